@@ -1,0 +1,1 @@
+//! The Alertmanager: routes, groups, inhibition, silences, notification log and receivers.

@@ -1,0 +1,1 @@
+//! The only HTTP server: Prometheus v1, Alertmanager v2, health, federation and self-metrics.

@@ -1,0 +1,1 @@
+//! YAML files to each module's `Options`; the only home of defaults.

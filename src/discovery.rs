@@ -1,0 +1,1 @@
+//! Finding scrape targets: static lists and files.

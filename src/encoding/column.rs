@@ -1,0 +1,1 @@
+//! Column chunks: runs of timestamps or values as compact, self-describing bytes.

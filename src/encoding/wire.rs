@@ -1,0 +1,1 @@
+//! Formats in which samples arrive and leave: exposition text, remote write.

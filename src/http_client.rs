@@ -1,0 +1,1 @@
+//! Outgoing HTTP shared by scraping, notifiers and receivers: TLS, credentials, proxies.

@@ -1,0 +1,3 @@
+//! The `narthex` program.
+
+fn main() {}

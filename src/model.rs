@@ -1,0 +1,10 @@
+//! The plain values that all layers speak of: no I/O, no async, no locks.
+
+pub mod alert;
+pub mod duration;
+pub mod float;
+pub mod labels;
+pub mod matcher;
+pub mod metadata;
+pub mod relabel;
+pub mod sample;

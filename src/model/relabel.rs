@@ -1,0 +1,1 @@
+//! Relabelling rules: rewriting, keeping and dropping label sets.

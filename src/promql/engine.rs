@@ -1,0 +1,1 @@
+//! Runs queries: limits, deadline, cancellation, results.

@@ -1,0 +1,1 @@
+//! Evaluates a syntax tree over columns of samples.

@@ -1,0 +1,1 @@
+//! Samples pushed to us by remote write.

@@ -1,0 +1,1 @@
+//! Recording and alerting rules: loading, scheduled evaluation, alert state, restoration, and the queue to Alertmanagers.

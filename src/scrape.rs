@@ -1,0 +1,1 @@
+//! Scraping: target pools, loops, parsing responses into appends, staleness.

@@ -1,0 +1,1 @@
+//! Wiring: builds every module from flags and configuration, reloads and shuts down.

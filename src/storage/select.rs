@@ -1,0 +1,166 @@
+//! The reading face of the store: series first, then samples in blocks of columns.
+//!
+//! A [`Selection`] fixes what the whole query sees. Memory is bounded by the blocks in flight.
+
+use std::sync::Arc;
+
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::metadata::Metadata;
+use crate::model::sample::TimeRange;
+
+/// Position of a series within one selection, in label order.
+pub type QueryOrdinal = u32;
+
+/// Series that one [`Selection::block`] may hold.
+pub const BLOCK_SERIES_MAX: usize = 256;
+
+/// What the reader will do with the samples, so that the store can skip work. All optional.
+#[derive(Clone, Debug, Default)]
+pub struct SelectHints {
+    /// Stop after this many series; 0: all.
+    pub series_count_max: usize,
+    /// Only labels are wanted; no block will be pulled.
+    pub labels_only: bool,
+}
+
+/// Why a query got no answer from the store.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// A file could not be read.
+    #[error("read samples: {0}")]
+    Io(#[from] std::io::Error),
+    /// Bytes on disk are not what was written.
+    #[error("{}: corrupt data at byte {offset_bytes}: {reason}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Where in it.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// A store that answers queries. Every method may block on the disk.
+pub trait Select: Send + Sync + 'static {
+    /// Series that fulfil all matchers and may have samples in the range, in label order.
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        hints: &SelectHints,
+    ) -> Result<Selection, QueryError>;
+
+    /// Sorted label names of the series that fulfil any of the matcher sets (no set: all series).
+    fn label_names(
+        &self,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, QueryError>;
+
+    /// Sorted values of one label, likewise.
+    fn label_values(
+        &self,
+        name: &str,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, QueryError>;
+
+    /// Known metadata by metric name, sorted; of one metric or of all.
+    fn metadata(&self, metric: Option<&str>) -> Vec<(String, Metadata)>;
+}
+
+/// One series of a selection.
+#[derive(Clone, Debug)]
+pub struct SeriesMeta {
+    labels: Labels,
+}
+
+impl SeriesMeta {
+    /// A series with these labels.
+    pub fn new(labels: Labels) -> Self {
+        Self { labels }
+    }
+
+    /// Its labels, metric name included.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// Where a selection gets its samples from.
+pub trait BlockSource: Send + Sync {
+    /// The samples of `count` series from `first` on, within the range the selection was made for.
+    fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError>;
+}
+
+/// The series of a query, and a door to their samples.
+pub struct Selection {
+    series: Vec<SeriesMeta>,
+    source: Box<dyn BlockSource>,
+}
+
+impl Selection {
+    /// Series in label order and where their samples come from.
+    pub fn new(series: Vec<SeriesMeta>, source: Box<dyn BlockSource>) -> Self {
+        debug_assert!(series.is_sorted_by(|a, b| a.labels < b.labels), "label order, no duplicate");
+        Self { series, source }
+    }
+
+    /// A selection without series.
+    pub fn empty() -> Self {
+        struct Nothing;
+        impl BlockSource for Nothing {
+            fn block(&self, _: QueryOrdinal, _: usize) -> Result<ColumnBlock, QueryError> {
+                Ok(ColumnBlock { series: Vec::new() })
+            }
+        }
+        Self::new(Vec::new(), Box::new(Nothing))
+    }
+
+    /// The series, in label order.
+    pub fn series(&self) -> &[SeriesMeta] {
+        &self.series
+    }
+
+    /// At most [`BLOCK_SERIES_MAX`] neighbouring series with their complete samples of the range.
+    /// Panics when `first + count` is beyond the series.
+    pub fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError> {
+        assert!(count <= BLOCK_SERIES_MAX && first as usize + count <= self.series.len());
+        let block = self.source.block(first, count)?;
+        assert_eq!(block.series.len(), count, "a block has the series that were asked for");
+        Ok(block)
+    }
+}
+
+/// Samples of neighbouring series.
+#[derive(Clone, Debug)]
+pub struct ColumnBlock {
+    /// One entry for each series asked for, in order; series without samples are empty.
+    pub series: Vec<SeriesColumns>,
+}
+
+/// Samples of one series: runs in order of time. A change of the kind of value (float, histogram)
+/// starts a new run; stale markers are still in place.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesColumns {
+    /// Runs; mostly one.
+    pub runs: Vec<Run>,
+}
+
+/// Samples of one kind.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Strictly ascending. Series scraped together share one slice (compare by pointer).
+    pub timestamps_ms: Arc<[i64]>,
+    /// As many values as timestamps.
+    pub values: Column,
+}
+
+/// Values of one kind.
+#[derive(Clone, Debug)]
+pub enum Column {
+    /// Plain values; any bit pattern.
+    Floats(Arc<[f64]>),
+}

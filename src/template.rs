@@ -1,0 +1,1 @@
+//! Go text/template for alert texts: lexer, parser, executor, Go's fmt and time layouts.
