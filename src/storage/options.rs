@@ -1,0 +1,103 @@
+//! What the store is told when it is opened, and why it may refuse.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use crate::storage::select::QueryError;
+
+/// When a commit counts as durable, that is, when its ticket is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    /// After a sync that covers it. Commits that nobody waits for are synced within a second.
+    Batch,
+    /// At once; everything is synced once a second.
+    Interval,
+    /// At once; the operating system writes when it likes.
+    Never,
+}
+
+/// How the store works. All of it is fixed while it is open, except where noted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; created when missing.
+    pub path: PathBuf,
+    /// Samples older than this, seen from the newest one, go. `None`: they stay for ever.
+    pub retention_ms: Option<i64>,
+    /// How far behind the head's newest sample out-of-order data is accepted; 0: not at all.
+    /// May be changed while the store is open.
+    pub out_of_order_window_ms: Arc<AtomicI64>,
+    /// When commits count as durable.
+    pub wal_sync: WalSync,
+    /// A log file is closed when the next commit would make it longer than this.
+    pub log_file_bytes_max: u64,
+    /// A log file is closed when it was begun this long ago (30 minutes is usual).
+    pub log_file_age_max_ms: i64,
+    /// Samples further ahead of the clock than this are refused (10 minutes is usual).
+    pub future_ms_max: i64,
+}
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{}: data directory is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// A file could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Bytes on disk are not what was written.
+    #[error("{}: corrupt data at byte {offset_bytes}: {reason}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The manifest names a file that is not there.
+    #[error("{}: the manifest names this file, but it is missing", .0.display())]
+    Missing(PathBuf),
+}
+
+impl OpenError {
+    /// Adds the path to an I/O error.
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        |source| Self::Io { path, source }
+    }
+}
+
+impl From<QueryError> for OpenError {
+    fn from(err: QueryError) -> Self {
+        match err {
+            QueryError::Io(source) => Self::Io { path: PathBuf::new(), source },
+            QueryError::Corrupt { path, offset_bytes, reason } => {
+                Self::Corrupt { path, offset_bytes, reason }
+            }
+        }
+    }
+}
+
+/// Why sealing failed. What was to be sealed is still in its log file and can be queried.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// An earlier write or sync failed.
+    #[error("writer stopped by an earlier write or sync failure")]
+    Poisoned,
+    /// The disk is full.
+    #[error("no space left for a segment")]
+    DiskFull,
+    /// Reading the log or writing the segment failed.
+    #[error("seal log file: {0}")]
+    Io(#[from] std::io::Error),
+    /// The log could not be read.
+    #[error("seal log file: {0}")]
+    Read(#[from] QueryError),
+}
