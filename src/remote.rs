@@ -1,1 +1,3 @@
 //! Samples pushed to us by remote write.
+
+pub mod receive;

@@ -1,0 +1,379 @@
+//! Remote write 1.0: the protobuf message `prometheus.WriteRequest`, read without copies.
+//!
+//! A cursor walks the message and hands out one series at a time, its labels and samples borrowed
+//! from the body or kept in buffers that are used again. Unknown fields are skipped. Message
+//! numbers come from the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
+
+use crate::model::metadata::{Metadata, MetricType};
+use crate::model::sample::Sample;
+
+/// Labels of one series; more is refused.
+pub const LABELS_MAX: usize = 1024;
+
+/// Why a body is no write request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The message ends within a field.
+    #[error("unexpected end of message")]
+    Truncated,
+    /// A number has more than ten bytes.
+    #[error("varint overflows 64 bits")]
+    VarintOverflow,
+    /// A field has a type that its number does not allow.
+    #[error("wrong wire type {wire_type} for field {field}")]
+    WireType {
+        /// Field number.
+        field: u64,
+        /// Wire type found.
+        wire_type: u8,
+    },
+    /// A text is not UTF-8.
+    #[error("string field contains invalid UTF-8")]
+    InvalidUtf8,
+    /// See [`LABELS_MAX`].
+    #[error("series has more than {LABELS_MAX} labels")]
+    TooManyLabels,
+}
+
+/// One series of a request.
+#[derive(Debug, Default)]
+pub struct Series<'a> {
+    /// Labels in the order they were sent.
+    pub labels: Vec<(&'a str, &'a str)>,
+    /// Samples in the order they were sent.
+    pub samples: Vec<Sample>,
+    /// Native histograms that came with it (they are counted, not decoded).
+    pub histogram_count: usize,
+    /// Exemplars that came with it (counted, not decoded).
+    pub exemplar_count: usize,
+}
+
+/// What a request holds, one piece at a time.
+#[derive(Debug)]
+pub enum Item<'r, 'a> {
+    /// A series.
+    Series(&'r Series<'a>),
+    /// Metadata of a metric family.
+    Metadata {
+        /// The family's name.
+        metric: &'a str,
+        /// What is known of it.
+        metadata: Metadata,
+    },
+}
+
+/// Walks an uncompressed body and calls `visit` for each item; stops at its first error.
+pub fn decode<'a, E: From<DecodeError>>(
+    body: &'a [u8],
+    mut visit: impl FnMut(Item<'_, 'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut message = Cursor { rest: body };
+    let mut series = Series::default();
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 => {
+                read_series(value.bytes(field)?, &mut series)?;
+                visit(Item::Series(&series))?;
+            }
+            3 => {
+                let (metric, metadata) = read_metadata(value.bytes(field)?)?;
+                visit(Item::Metadata { metric, metadata })?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), DecodeError> {
+    series.labels.clear();
+    series.samples.clear();
+    (series.histogram_count, series.exemplar_count) = (0, 0);
+    let mut message = Cursor { rest: bytes };
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 => {
+                if series.labels.len() == LABELS_MAX {
+                    return Err(DecodeError::TooManyLabels);
+                }
+                series.labels.push(read_label(value.bytes(field)?)?);
+            }
+            2 => series.samples.push(read_sample(value.bytes(field)?)?),
+            3 => series.exemplar_count += 1,
+            4 => series.histogram_count += 1,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_label(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
+    let (mut name, mut text) = ("", "");
+    let mut message = Cursor { rest: bytes };
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 => name = value.text(field)?,
+            2 => text = value.text(field)?,
+            _ => {}
+        }
+    }
+    Ok((name, text))
+}
+
+fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
+    let mut sample = Sample { timestamp_ms: 0, value: 0.0 };
+    let mut message = Cursor { rest: bytes };
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 => sample.value = f64::from_bits(value.fixed64(field)?),
+            2 => sample.timestamp_ms = value.varint(field)? as i64,
+            _ => {}
+        }
+    }
+    Ok(sample)
+}
+
+fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
+    let (mut metric, mut metadata) = ("", Metadata::default());
+    let mut message = Cursor { rest: bytes };
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 => metadata.metric_type = metric_type(value.varint(field)?),
+            2 => metric = value.text(field)?,
+            4 => value.text(field)?.clone_into(&mut metadata.help),
+            5 => value.text(field)?.clone_into(&mut metadata.unit),
+            _ => {}
+        }
+    }
+    Ok((metric, metadata))
+}
+
+/// `MetricMetadata.MetricType` of the specification.
+fn metric_type(number: u64) -> MetricType {
+    match number {
+        1 => MetricType::Counter,
+        2 => MetricType::Gauge,
+        3 => MetricType::Histogram,
+        4 => MetricType::GaugeHistogram,
+        5 => MetricType::Summary,
+        6 => MetricType::Info,
+        7 => MetricType::StateSet,
+        _ => MetricType::Unknown,
+    }
+}
+
+/// A protobuf value of unknown meaning.
+#[derive(Clone, Copy)]
+enum WireValue<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    Fixed32,
+}
+
+impl<'a> WireValue<'a> {
+    fn wire_type(self) -> u8 {
+        match self {
+            Self::Varint(_) => 0,
+            Self::Fixed64(_) => 1,
+            Self::Bytes(_) => 2,
+            Self::Fixed32 => 5,
+        }
+    }
+
+    fn bytes(self, field: u64) -> Result<&'a [u8], DecodeError> {
+        let Self::Bytes(bytes) = self else { return Err(self.wrong(field)) };
+        Ok(bytes)
+    }
+
+    fn text(self, field: u64) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.bytes(field)?).map_err(|_| DecodeError::InvalidUtf8)
+    }
+
+    fn varint(self, field: u64) -> Result<u64, DecodeError> {
+        let Self::Varint(number) = self else { return Err(self.wrong(field)) };
+        Ok(number)
+    }
+
+    fn fixed64(self, field: u64) -> Result<u64, DecodeError> {
+        let Self::Fixed64(number) = self else { return Err(self.wrong(field)) };
+        Ok(number)
+    }
+
+    fn wrong(self, field: u64) -> DecodeError {
+        DecodeError::WireType { field, wire_type: self.wire_type() }
+    }
+}
+
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    /// The next field's number and value; `None` at the end.
+    fn field(&mut self) -> Result<Option<(u64, WireValue<'a>)>, DecodeError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let (field, wire_type) = (key >> 3, (key & 7) as u8);
+        let value = match wire_type {
+            0 => WireValue::Varint(self.varint()?),
+            1 => WireValue::Fixed64(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let len = usize::try_from(self.varint()?).map_err(|_| DecodeError::Truncated)?;
+                WireValue::Bytes(self.take(len)?)
+            }
+            5 => {
+                self.array::<4>()?;
+                WireValue::Fixed32
+            }
+            _ => return Err(DecodeError::WireType { field, wire_type }),
+        };
+        Ok(Some((field, value)))
+    }
+
+    fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0_u64;
+        for (index, byte) in self.rest.iter().enumerate().take(10) {
+            number |= u64::from(byte & 0x7f) << (7 * index);
+            if byte & 0x80 == 0 {
+                if index == 9 && *byte > 1 {
+                    return Err(DecodeError::VarintOverflow);
+                }
+                self.rest = &self.rest[index + 1..];
+                return Ok(number);
+            }
+        }
+        let overflows = self.rest.len() >= 10;
+        Err(if overflows { DecodeError::VarintOverflow } else { DecodeError::Truncated })
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProstLabel {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        value: String,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProstSample {
+        #[prost(double, tag = "1")]
+        value: f64,
+        #[prost(int64, tag = "2")]
+        timestamp: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProstSeries {
+        #[prost(message, repeated, tag = "1")]
+        labels: Vec<ProstLabel>,
+        #[prost(message, repeated, tag = "2")]
+        samples: Vec<ProstSample>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProstMetadata {
+        #[prost(int32, tag = "1")]
+        metric_type: i32,
+        #[prost(string, tag = "2")]
+        name: String,
+        #[prost(string, tag = "4")]
+        help: String,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ProstRequest {
+        #[prost(message, repeated, tag = "1")]
+        series: Vec<ProstSeries>,
+        #[prost(message, repeated, tag = "3")]
+        metadata: Vec<ProstMetadata>,
+    }
+
+    type Flat = Vec<(Vec<(String, String)>, Vec<(i64, u64)>)>;
+
+    fn decoded(body: &[u8]) -> Result<Flat, DecodeError> {
+        let mut all = Vec::new();
+        decode(body, |item| {
+            if let Item::Series(series) = item {
+                let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+                let labels = series.labels.iter().map(own).collect();
+                let bits = |s: &Sample| (s.timestamp_ms, s.value.to_bits());
+                all.push((labels, series.samples.iter().map(bits).collect()));
+            }
+            Ok::<(), DecodeError>(())
+        })?;
+        Ok(all)
+    }
+
+    proptest! {
+        #[test]
+        fn the_cursor_reads_what_prost_writes(
+            series in prop::collection::vec((
+                prop::collection::vec((".{0,8}", ".{0,8}"), 0..4),
+                prop::collection::vec((any::<i64>(), 1..u64::MAX), 0..4),
+            ), 0..5)
+        ) {
+            let request = ProstRequest {
+                series: series.iter().map(|(labels, samples)| ProstSeries {
+                    labels: labels.iter()
+                        .map(|(name, value)| ProstLabel { name: name.clone(), value: value.clone() })
+                        .collect(),
+                    samples: samples.iter()
+                        .map(|(timestamp, bits)| ProstSample { timestamp: *timestamp, value: f64::from_bits(*bits) })
+                        .collect(),
+                }).collect(),
+                metadata: Vec::new(),
+            };
+            prop_assert_eq!(decoded(&request.encode_to_vec()).unwrap(), series);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_and_prost_agrees_on_what_is_valid(
+            bytes in prop::collection::vec(any::<u8>(), 0..64)
+        ) {
+            if let (Ok(request), Ok(own)) = (ProstRequest::decode(&bytes[..]), decoded(&bytes)) {
+                prop_assert_eq!(own.len(), request.series.len());
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_is_read_and_broken_bodies_are_told() {
+        let metadata = vec![ProstMetadata { metric_type: 1, name: "a".into(), help: "h".into() }];
+        let body = ProstRequest { series: Vec::new(), metadata }.encode_to_vec();
+        let mut found = Vec::new();
+        decode(&body, |item| {
+            if let Item::Metadata { metric, metadata } = item {
+                found.push((metric.to_owned(), metadata.metric_type, metadata.help));
+            }
+            Ok::<(), DecodeError>(())
+        })
+        .unwrap();
+        assert_eq!(found, [("a".to_owned(), MetricType::Counter, "h".to_owned())]);
+        assert_eq!(decoded(&body[..body.len() - 1]), Err(DecodeError::Truncated));
+        assert_eq!(decoded(&[0x0a, 0x03, 0x0a, 0x01]), Err(DecodeError::Truncated));
+        let wrong = DecodeError::WireType { field: 1, wire_type: 0 };
+        assert_eq!(decoded(&[0x08, 0x01]), Err(wrong));
+    }
+}
