@@ -3,7 +3,9 @@
 //! Writers use [`append::Append`], readers [`select::Select`]; everything else is behind them.
 
 pub mod append;
+pub mod index;
 pub mod options;
+pub mod segment;
 pub mod select;
 pub mod stats;
 

@@ -1,0 +1,161 @@
+//! Label names and values of the head in order, each with its series.
+//!
+//! Most values of the costly labels (pod, uuid, path) belong to one series: such a value has no
+//! bitmap of its own.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use roaring::RoaringBitmap;
+
+/// Label names and their values.
+#[derive(Debug, Default)]
+pub struct Dictionary(BTreeMap<Box<str>, Values>);
+
+/// The values of one label.
+#[derive(Debug, Default)]
+pub struct Values {
+    any: RoaringBitmap,
+    by_value: BTreeMap<Box<str>, Postings>,
+}
+
+/// Series of one value; never empty.
+#[derive(Debug)]
+pub enum Postings {
+    /// One series.
+    One(u32),
+    /// Several, or what is left of them.
+    Many(Box<RoaringBitmap>),
+}
+
+impl Dictionary {
+    /// Notes that a series has a label.
+    pub fn insert(&mut self, name: &str, value: &str, id: u32) {
+        if let Some(values) = self.0.get_mut(name) {
+            values.insert(value, id);
+        } else {
+            self.0.entry(name.into()).or_default().insert(value, id);
+        }
+    }
+
+    /// Forgets it again.
+    pub fn remove(&mut self, name: &str, value: &str, id: u32) {
+        let Some(values) = self.0.get_mut(name) else { return };
+        values.remove(value, id);
+        if values.by_value.is_empty() {
+            self.0.remove(name);
+        }
+    }
+
+    /// The values of a label.
+    pub fn values(&self, name: &str) -> Option<&Values> {
+        self.0.get(name)
+    }
+
+    /// All labels in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Values)> {
+        self.0.iter().map(|(name, values)| (&**name, values))
+    }
+}
+
+impl Values {
+    fn insert(&mut self, value: &str, id: u32) {
+        self.any.insert(id);
+        match self.by_value.get_mut(value) {
+            Some(postings) => postings.insert(id),
+            None => {
+                self.by_value.insert(value.into(), Postings::One(id));
+            }
+        }
+    }
+
+    fn remove(&mut self, value: &str, id: u32) {
+        self.any.remove(id);
+        if let Some(postings) = self.by_value.get_mut(value)
+            && postings.remove(id)
+        {
+            self.by_value.remove(value);
+        }
+    }
+
+    /// Number of distinct values; never zero.
+    #[expect(clippy::len_without_is_empty, reason = "a label without values is removed")]
+    pub fn len(&self) -> usize {
+        self.by_value.len()
+    }
+
+    /// The series that have the label.
+    pub fn any(&self) -> &RoaringBitmap {
+        &self.any
+    }
+
+    /// The series of a value.
+    pub fn get(&self, value: &str) -> Option<&Postings> {
+        self.by_value.get(value)
+    }
+
+    /// All values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Postings)> {
+        self.with_prefix("")
+    }
+
+    /// The values that begin with `prefix`, in order.
+    pub fn with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Postings)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let values = self.by_value.range::<str, _>(from).map(|(value, ids)| (&**value, ids));
+        values.take_while(move |(value, _)| value.starts_with(prefix))
+    }
+}
+
+impl Postings {
+    fn insert(&mut self, id: u32) {
+        match self {
+            Self::One(own) if *own == id => {}
+            Self::One(own) => *self = Self::Many(Box::new(RoaringBitmap::from_iter([*own, id]))),
+            Self::Many(ids) => {
+                ids.insert(id);
+            }
+        }
+    }
+
+    /// Whether nothing is left.
+    fn remove(&mut self, id: u32) -> bool {
+        match self {
+            Self::One(own) => *own == id,
+            Self::Many(ids) => {
+                ids.remove(id);
+                ids.is_empty()
+            }
+        }
+    }
+
+    /// Number of series; never zero.
+    #[expect(clippy::len_without_is_empty, reason = "a value without series is removed")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(ids) => ids.len(),
+        }
+    }
+
+    /// Adds the series to a set.
+    pub fn add_to(&self, into: &mut RoaringBitmap) {
+        match self {
+            Self::One(id) => {
+                into.insert(*id);
+            }
+            Self::Many(ids) => *into |= &**ids,
+        }
+    }
+
+    /// Whether any series is in the set.
+    pub fn intersects(&self, set: &RoaringBitmap) -> bool {
+        match self {
+            Self::One(id) => set.contains(*id),
+            Self::Many(ids) => !ids.is_disjoint(set),
+        }
+    }
+}
