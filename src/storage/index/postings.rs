@@ -189,7 +189,9 @@ impl Top {
     fn into_sorted(self) -> Vec<NamedCount> {
         let entries = self.entries.into_iter().rev();
         entries
-            .flat_map(|(count, names)| names.into_iter().map(move |name| NamedCount { name, value: count }))
+            .flat_map(|(count, names)| {
+                names.into_iter().map(move |name| NamedCount { name, value: count })
+            })
             .collect()
     }
 }
