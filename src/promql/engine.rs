@@ -1,1 +1,284 @@
-//! Runs queries: limits, deadline, cancellation, results.
+//! Runs queries: parses, waits for a place, evaluates, and hands out the result with its
+//! annotations and statistics.
+//!
+//! An engine blocks its caller; async code calls it from a blocking thread. A query ends early
+//! when its [`CancelFlag`] is raised or its deadline passes. What a query computes is in `eval`.
+
+mod gate;
+mod metrics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::base::clock::Clock;
+use crate::base::metrics::Registry;
+use crate::model::labels::Labels;
+use crate::storage::select::{self, Select};
+
+use super::ast::{Expr, ValueType};
+use super::eval;
+use gate::Gate;
+use metrics::Metrics;
+
+/// What an engine is made with; see Prometheus' flags `--query.*`.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How old a sample may be and still stand for its series.
+    pub lookback_delta_ms: i64,
+    /// Samples that one query may hold at a time.
+    pub max_samples: u64,
+    /// Longest run of a query, waiting included.
+    pub timeout: Duration,
+    /// Queries that run at the same time; further ones wait.
+    pub max_concurrency: usize,
+    /// Step of a subquery that names none: the global evaluation interval.
+    pub default_subquery_step_ms: Arc<AtomicI64>,
+    /// Keep metric names until the end of the evaluation (`promql-delayed-name-removal`).
+    pub delayed_name_removal: bool,
+    /// Tell counters by their `__type__` label (`type-and-unit-labels`).
+    pub type_and_unit_labels: bool,
+}
+
+/// Raised by whoever wants a query to end; polled by the query. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// A flag that is not raised.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the query to end.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked.
+    pub fn is_canceled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Query<'a> {
+    /// The query as written; positions in annotations refer to it.
+    pub text: &'a str,
+    /// Replaces the engine's lookback when positive.
+    pub lookback_delta_ms: Option<i64>,
+    /// Tightens the engine's timeout.
+    pub timeout: Option<Duration>,
+    /// Ends the query when raised.
+    pub cancel: CancelFlag,
+}
+
+impl<'a> Query<'a> {
+    /// A query with the engine's own limits that nobody will cancel.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, lookback_delta_ms: None, timeout: None, cancel: CancelFlag::new() }
+    }
+}
+
+/// One sample of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSample {
+    /// Its series.
+    pub labels: Labels,
+    /// The moment of the evaluation.
+    pub timestamp_ms: i64,
+    /// The value.
+    pub value: f64,
+}
+
+/// One series of a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its labels.
+    pub labels: Labels,
+    /// Timestamps and values, ascending.
+    pub points: Vec<(i64, f64)>,
+}
+
+/// What a query evaluates to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A number.
+    Scalar {
+        /// The moment of the evaluation.
+        timestamp_ms: i64,
+        /// The number.
+        value: f64,
+    },
+    /// A text.
+    String {
+        /// The moment of the evaluation.
+        timestamp_ms: i64,
+        /// The text.
+        value: String,
+    },
+    /// One sample for each series; in order of the expression (`sort`, `topk`).
+    Vector(Vec<VectorSample>),
+    /// Samples over time for each series; in order of labels.
+    Matrix(Vec<Series>),
+}
+
+impl Value {
+    /// The word of the API's `resultType`.
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Self::Scalar { .. } => ValueType::Scalar,
+            Self::String { .. } => ValueType::String,
+            Self::Vector(_) => ValueType::Vector,
+            Self::Matrix(_) => ValueType::Matrix,
+        }
+    }
+}
+
+/// How long each part of a query took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// Waiting for a place.
+    pub exec_queue: Duration,
+    /// Parsing and planning.
+    pub query_preparation: Duration,
+    /// Evaluation proper.
+    pub inner_eval: Duration,
+    /// Sorting the result.
+    pub result_sort: Duration,
+    /// Preparation, evaluation and sorting.
+    pub eval_total: Duration,
+    /// Everything.
+    pub exec_total: Duration,
+}
+
+/// Statistics of one query.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Where the time went.
+    pub timings: Timings,
+    /// Samples that functions and selectors looked at, the whole window at each step.
+    pub total_samples: u64,
+    /// Most samples held at a time.
+    pub peak_samples: u64,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryOutput {
+    /// The value.
+    pub value: Value,
+    /// Annotations that begin with `PromQL warning: `.
+    pub warnings: Vec<String>,
+    /// Annotations that begin with `PromQL info: `.
+    pub infos: Vec<String>,
+    /// Statistics.
+    pub stats: Stats,
+}
+
+/// Why a query has no answer. The texts are Prometheus'.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The query cannot be run as it is written (API: `bad_data`).
+    #[error("{0}")]
+    Parse(String),
+    /// The evaluation failed (API: `execution`).
+    #[error("{0}")]
+    Execution(String),
+    /// The deadline passed; where (API: `timeout`).
+    #[error("query timed out in {0}")]
+    Timeout(String),
+    /// The flag was raised; where (API: `canceled`).
+    #[error("query was canceled in {0}")]
+    Canceled(String),
+    /// The store could not read (API: `internal`).
+    #[error("{0}")]
+    Storage(#[from] select::QueryError),
+}
+
+/// Evaluates queries against one store.
+pub struct Engine {
+    select: Arc<dyn Select>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    options: EngineOptions,
+    gate: Gate,
+}
+
+/// What is to be evaluated: a text that must be parsed first, or a tree.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Text,
+    Tree(&'a Expr),
+}
+
+impl Engine {
+    /// An engine that reads from `select` and reports to `metrics`.
+    pub fn new(
+        select: Arc<dyn Select>,
+        clock: Arc<dyn Clock>,
+        metrics: &Registry,
+        options: EngineOptions,
+    ) -> Self {
+        let gate = Gate::new(options.max_concurrency.max(1));
+        let metrics = Metrics::new(metrics, options.max_concurrency);
+        Self { select, clock, metrics, options, gate }
+    }
+
+    /// Evaluates at one moment.
+    pub fn instant(&self, query: &Query<'_>, at_ms: i64) -> Result<QueryOutput, QueryError> {
+        self.run(query, Source::Text, eval::Span::instant(at_ms))
+    }
+
+    /// Evaluates at `start_ms` and each `step_ms` (positive) after it until `end_ms`, inclusive.
+    pub fn range(
+        &self,
+        query: &Query<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<QueryOutput, QueryError> {
+        self.run(query, Source::Text, eval::Span::range(start_ms, end_ms, step_ms))
+    }
+
+    /// As [`Engine::instant`], for a tree parsed before; `query.text` is what it was parsed from.
+    pub fn instant_expr(
+        &self,
+        expr: &Expr,
+        query: &Query<'_>,
+        at_ms: i64,
+    ) -> Result<QueryOutput, QueryError> {
+        self.run(query, Source::Tree(expr), eval::Span::instant(at_ms))
+    }
+
+    /// As [`Engine::range`], for a tree parsed before.
+    pub fn range_expr(
+        &self,
+        expr: &Expr,
+        query: &Query<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<QueryOutput, QueryError> {
+        self.run(query, Source::Tree(expr), eval::Span::range(start_ms, end_ms, step_ms))
+    }
+}
+
+impl Engine {
+    fn run(
+        &self,
+        query: &Query<'_>,
+        source: Source<'_>,
+        span: eval::Span,
+    ) -> Result<QueryOutput, QueryError> {
+        let place = self.gate.enter(|| Ok::<_, QueryError>(()))?;
+        let _ = (&self.select, &self.clock, &self.options, span, query.text, place);
+        self.metrics.observe(&Stats::default());
+        self.metrics.queries.set(0.0);
+        match source {
+            Source::Text => Err(QueryError::Parse("the evaluator has not landed yet".to_owned())),
+            Source::Tree(expr) => Err(QueryError::Execution(format!("{:?}", expr.span))),
+        }
+    }
+}
