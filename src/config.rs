@@ -1,1 +1,3 @@
 //! YAML files to each module's `Options`; the only home of defaults.
+
+pub mod yaml;
