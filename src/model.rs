@@ -8,3 +8,4 @@ pub mod matcher;
 pub mod metadata;
 pub mod relabel;
 pub mod sample;
+pub mod target;

@@ -1,1 +1,12 @@
-//! Scraping: target pools, loops, parsing responses into appends, staleness.
+//! Scraping: fetches metrics from targets at their interval and appends them to the store.
+//!
+//! A [`Manager`] has a pool for each job, a pool has a loop (one task) for each target. A loop
+//! fetches, parses and commits one batch per scrape; what it has learned about a target's series
+//! (cache, staleness) lives as long as the target, across reloads. Nothing here knows how targets
+//! are found: [`Manager::update_targets`] is told.
+
+mod options;
+mod status;
+
+pub use options::{JobOptions, ScrapeProtocol};
+pub use status::{DroppedTarget, Health, PoolStatus, TargetMetadata, TargetStatus};
