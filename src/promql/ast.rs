@@ -11,6 +11,17 @@ pub struct Span {
     pub end: usize,
 }
 
+impl Span {
+    /// Line and column of the start, both from 1, in bytes, as error messages and annotations
+    /// show them.
+    pub fn line_column(self, query: &str) -> (usize, usize) {
+        let before = query.as_bytes().get(..self.start).unwrap_or(query.as_bytes());
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        (line, before.len() - line_start + 1)
+    }
+}
+
 /// What an expression evaluates to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueType {
@@ -53,6 +64,39 @@ pub struct Expr {
     pub span: Span,
     /// What it is.
     pub kind: ExprKind,
+}
+
+impl Expr {
+    /// Calls `visit` on this node and all below it, parents before their children and parameters
+    /// of aggregations after what is aggregated.
+    pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&'a Self)) {
+        let mut pending = vec![self];
+        while let Some(expr) = pending.pop() {
+            visit(expr);
+            match &expr.kind {
+                ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::VectorSelector(_) => {}
+                ExprKind::MatrixSelector { selector: inner, .. }
+                | ExprKind::Subquery(Subquery { expr: inner, .. })
+                | ExprKind::Unary { expr: inner, .. }
+                | ExprKind::Paren(inner) => pending.push(inner),
+                ExprKind::Call { args, .. } => pending.extend(args.iter().rev()),
+                ExprKind::Aggregate(aggregate) => {
+                    pending.extend(aggregate.param.as_deref());
+                    pending.push(&aggregate.expr);
+                }
+                ExprKind::Binary(binary) => pending.extend([&*binary.rhs, &*binary.lhs]),
+            }
+        }
+    }
+
+    /// Without the parentheses around it.
+    pub fn unparenthesised(&self) -> &Self {
+        let mut expr = self;
+        while let ExprKind::Paren(inner) = &expr.kind {
+            expr = inner;
+        }
+        expr
+    }
 }
 
 /// The kinds of nodes.
@@ -103,9 +147,10 @@ pub enum UnaryOp {
 /// An instant vector selector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VectorSelector {
-    /// Metric name as written before or in the braces; empty when there is none.
+    /// Metric name as written before the braces; empty when there is none, also where a quoted name
+    /// in the braces became a matcher.
     pub name: String,
-    /// All matchers, the one of the name included.
+    /// All matchers as written; that of `name` comes last.
     pub matchers: Vec<Matcher>,
     /// Time modifiers.
     pub time: TimeModifiers,
@@ -231,6 +276,44 @@ pub enum AggregateOp {
     LimitRatio,
 }
 
+impl AggregateOp {
+    /// As written in PromQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::TopK => "topk",
+            Self::BottomK => "bottomk",
+            Self::CountValues => "count_values",
+            Self::Quantile => "quantile",
+            Self::LimitK => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// The type of the parameter, for operators that take one.
+    pub fn param_type(self) -> Option<ValueType> {
+        match self {
+            Self::TopK | Self::BottomK | Self::Quantile | Self::LimitK | Self::LimitRatio => {
+                Some(ValueType::Scalar)
+            }
+            Self::CountValues => Some(ValueType::String),
+            _ => None,
+        }
+    }
+
+    /// Needs `--enable-feature=promql-experimental-functions`.
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::LimitK | Self::LimitRatio)
+    }
+}
+
 /// A binary operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary {
@@ -270,6 +353,46 @@ pub enum BinaryOp {
     And,
     Or,
     Unless,
+}
+
+impl BinaryOp {
+    /// As written in PromQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::Atan2 => "atan2",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterEqual => ">=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
+        }
+    }
+
+    /// `== != < <= > >=`
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp as Op;
+        matches!(
+            self,
+            Op::Equal | Op::NotEqual | Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual
+        )
+    }
+
+    /// `and or unless`
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Unless)
+    }
 }
 
 /// How many series of one side a series of the other may meet.
