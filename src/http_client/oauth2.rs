@@ -66,13 +66,7 @@ impl TokenSource {
         let failed = |reason: &str| SendError::Token(reason.to_owned());
         let url = Url::parse(&self.options.token_url).map_err(|_| failed("invalid token_url"))?;
         let secret = self.options.client_secret.load().await?;
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials");
-        if !self.options.scopes.is_empty() {
-            form.append_pair("scope", &self.options.scopes.join(" "));
-        }
-        form.extend_pairs(&self.options.endpoint_params);
-        let body = Bytes::from(form.finish());
+        let body = Bytes::from(self.form());
         let mut request = Request::post(url, body, timeout, TOKEN_RESPONSE_BYTES_MAX);
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers.insert(CONTENT_TYPE, form_type);
@@ -99,5 +93,16 @@ impl TokenSource {
             Instant::now() + lifetime.saturating_sub(EXPIRY_MARGIN)
         });
         Ok((format!("{scheme} {}", token.access_token), expiry))
+    }
+
+    /// On its own, because the serializer must not live across an await: it is not `Sync`.
+    fn form(&self) -> String {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        if !self.options.scopes.is_empty() {
+            form.append_pair("scope", &self.options.scopes.join(" "));
+        }
+        form.extend_pairs(&self.options.endpoint_params);
+        form.finish()
     }
 }
