@@ -17,7 +17,7 @@ use crate::alerting::alerts::{self, ALERTS_MAX, AlertError, Alerts, StoredAlert}
 use crate::alerting::group::Group;
 use crate::alerting::inhibit::Inhibitor;
 use crate::alerting::metrics::Metrics;
-use crate::alerting::notification_log::{LogEntry, LogKey, NotificationLog, Reason};
+use crate::alerting::notification_log::{LogEntry, LogKey, NotificationLog};
 use crate::alerting::route::{RouteTree, group_key};
 use crate::alerting::silence::{Silence, SilenceError, Silences};
 use crate::base::rng::Rng;

@@ -3,8 +3,6 @@
 //! With `update_message` the first message of a group is edited when the group changes; its
 //! channel and timestamp are remembered in the notification log.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Post, Sent, Texts, check, load, shown_body, truncate};
