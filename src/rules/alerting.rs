@@ -150,6 +150,6 @@ mod tests {
     #[test]
     fn links_escape_like_go() {
         let url = generator_url("http://n:9090/", "a{b=\"c d\"} > 0.5 * ~é");
-        insta::assert_snapshot!(url, @"");
+        insta::assert_snapshot!(url, @"http://n:9090/graph?g0.expr=a%7Bb%3D%22c+d%22%7D+%3E+0.5+%2A+~%C3%A9&g0.tab=1");
     }
 }

@@ -450,8 +450,8 @@ impl Rule {
                 });
                 let alerts: Vec<_> = alerts.collect();
                 let gravest = alerts.iter().map(|alert| alert.state).max();
-                let state = (self.last_evaluation_ms != 0)
-                    .then(|| gravest.unwrap_or(AlertState::Inactive));
+                let state =
+                    (self.last_evaluation_ms != 0).then(|| gravest.unwrap_or(AlertState::Inactive));
                 Some(AlertingStatus {
                     state,
                     hold_ms: *hold_ms,

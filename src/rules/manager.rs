@@ -166,9 +166,8 @@ impl Manager {
         let now_ms = self.clock.now_ms();
         let State { options, ended, .. } = &mut *state;
         let ctx = self.context(options);
-        ended.retain(|gone| {
-            gone.due_ms > now_ms || !end_series(&gone.series, gone.sample_ms, &ctx)
-        });
+        ended
+            .retain(|gone| gone.due_ms > now_ms || !end_series(&gone.series, gone.sample_ms, &ctx));
     }
 
     /// Evaluates the group that has been due for longest; `false` when none is.
@@ -183,7 +182,8 @@ impl Manager {
         self.evaluate_guarded(group, due, options);
         let status = Arc::new(group.status());
         let mut published = self.published.lock();
-        let same = |old: &&mut Arc<GroupStatus>| (&old.file, &old.name) == (&status.file, &status.name);
+        let same =
+            |old: &&mut Arc<GroupStatus>| (&old.file, &old.name) == (&status.file, &status.name);
         if let Some(old) = published.iter_mut().find(same) {
             *old = status;
         }

@@ -245,13 +245,13 @@ mod tests {
 
     #[test]
     fn the_life_of_an_alert() {
-        insta::assert_snapshot!(life(0, 0, 1, "xx."), @"");
-        insta::assert_snapshot!(life(2, 0, 1, "xxxx..x"), @"");
-        insta::assert_snapshot!(life(2, 0, 1, "xx.xx"), @"");
-        insta::assert_snapshot!(life(0, 0, 1, "x......"), @"");
-        insta::assert_snapshot!(life(0, 0, 60, "x.................."), @"");
-        insta::assert_snapshot!(life(0, 3, 60, "x..x.....x"), @"");
-        insta::assert_snapshot!(life(1, 2, 60, "xx.x...xx"), @"");
+        insta::assert_snapshot!(life(0, 0, 1, "xx."), @"f!fr!");
+        insta::assert_snapshot!(life(2, 0, 1, "xxxx..x"), @"ppf!fr!rp");
+        insta::assert_snapshot!(life(2, 0, 1, "xx.xx"), @"pp.pp");
+        insta::assert_snapshot!(life(0, 0, 1, "x......"), @"f!r!rr!rr!r");
+        insta::assert_snapshot!(life(0, 0, 60, "x.................."), @"f!r!rrrrrrrrrrrrrrr..");
+        insta::assert_snapshot!(life(0, 3, 60, "x..x.....x"), @"f!ffffffr!rf!");
+        insta::assert_snapshot!(life(1, 2, 60, "xx.x...xx"), @"pf!ffffr!pf!");
     }
 
     #[test]
