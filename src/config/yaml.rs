@@ -146,7 +146,7 @@ fn describe(path: &Path, err: &serde_saphyr::Error) -> ConfigError {
         },
         Yaml::AliasError { error, .. } => describe(path, error).message,
         other => {
-            let formatter = serde_saphyr::UserMessageFormatter::default();
+            let formatter = serde_saphyr::UserMessageFormatter;
             let text = serde_saphyr::MessageFormatter::format_message(&formatter, other);
             text.into_owned()
         }
@@ -287,10 +287,6 @@ impl Bytes {
         Ok(Self(bytes as u64))
     }
 
-    /// Whether it is zero.
-    pub fn is_zero(&self) -> bool {
-        self.0 == 0
-    }
 }
 
 impl fmt::Display for Bytes {

@@ -40,6 +40,7 @@ const NS_PER_MS: i64 = 1_000_000;
 /// The moments at which a group is evaluated: `k · interval + offset`, where the offset follows
 /// from the group's file and name, so that it outlives restarts and spreads the load.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the name")]
 pub(super) struct Schedule {
     interval_ns: i64,
     last_ns: Option<i64>,

@@ -330,7 +330,9 @@ impl Notifier {
             let drain = state.options.drain_on_shutdown;
             let all = state.sets.iter_mut().flat_map(|set| std::mem::take(&mut set.endpoints));
             let all: Vec<_> = all.map(|(_, endpoint)| endpoint).collect();
-            all.iter().for_each(|endpoint| endpoint.stop(drain));
+            for endpoint in &all {
+                endpoint.stop(drain);
+            }
             all
         };
         for endpoint in endpoints {

@@ -114,7 +114,7 @@ async fn alerts_arrive_labelled_and_relabelled() {
     notifier.send(&[alert("A"), alert("Quiet"), alert("B"), alert("C")]);
     let first = server.bodies.recv().await.unwrap();
     assert_eq!(first.as_array().unwrap().len(), 2);
-    insta::assert_snapshot!(first[0], @"");
+    insta::assert_snapshot!(first[0], @r#"{"annotations":{"summary":"s"},"endsAt":"2023-11-14T22:17:20Z","generatorURL":"http://n/graph","labels":{"alertname":"A","dc":"x","severity":"page","site":"x"},"startsAt":"2023-11-14T22:13:20.123Z"}"#);
     let second = server.bodies.recv().await.unwrap();
     assert_eq!(second[0]["labels"]["alertname"], "C");
     notifier.shutdown().await;
