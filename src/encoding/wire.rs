@@ -1,3 +1,10 @@
 //! Formats in which samples arrive and leave: exposition text, remote write.
 
+pub mod entry;
+pub mod exposition;
+pub mod negotiate;
+pub mod openmetrics;
 pub mod remote_write;
+mod scan;
+pub mod series;
+pub mod text;

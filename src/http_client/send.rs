@@ -22,7 +22,7 @@ use super::{Options, OptionsError, ProxyOptions, Request, Response, Secret, Send
 /// As in Go.
 const REDIRECTS_MAX: usize = 10;
 /// How long an idle connection is kept; longer than most scrape intervals.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 16;
 /// A body buffer starts no larger than this, whatever `Content-Length` promises.
