@@ -23,6 +23,9 @@ pub enum DurationError {
     /// Does not follow the notation.
     #[error("not a valid duration string: {}", super::labels::quote(.0))]
     Invalid(String),
+    /// Has a unit that does not exist.
+    #[error("unknown unit {} in duration {}", super::labels::quote(.0), super::labels::quote(.1))]
+    UnknownUnit(String, String),
     /// Longer than 2^63 nanoseconds.
     #[error("duration out of range")]
     OutOfRange,
@@ -41,13 +44,16 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, tail) = rest.split_at(digits);
-        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, tail) = tail.split_at(letters);
-        let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(invalid)?;
-        if digits == 0 {
+        let unit_bytes = tail.bytes().take_while(|byte| !byte.is_ascii_digit()).count();
+        let (unit, tail) = tail.split_at(unit_bytes);
+        let count: u64 = number.parse().map_err(|_| invalid())?;
+        if unit.is_empty() {
             return Err(invalid());
         }
-        let count: u64 = number.parse().map_err(|_| DurationError::OutOfRange)?;
+        if UNITS.iter().all(|(name, _)| *name != unit) {
+            return Err(DurationError::UnknownUnit(unit.to_owned(), text.to_owned()));
+        }
+        let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(invalid)?;
         let part_ms = count.checked_mul(units[at].1).ok_or(DurationError::OutOfRange)?;
         total_ms = total_ms.checked_add(part_ms).ok_or(DurationError::OutOfRange)?;
         (rest, units) = (tail, &units[at + 1..]);

@@ -16,9 +16,8 @@ impl Span {
     /// show them.
     pub fn line_column(self, query: &str) -> (usize, usize) {
         let before = query.as_bytes().get(..self.start).unwrap_or(query.as_bytes());
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        (line, before.len() - line_start + 1)
+        let lines = before.split(|byte| *byte == b'\n');
+        lines.fold((0, 1), |(line, _), text| (line + 1, text.len() + 1))
     }
 }
 

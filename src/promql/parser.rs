@@ -29,7 +29,7 @@ pub const DEPTH_MAX: usize = 500;
 const ERRORS_MAX: usize = 100;
 
 /// Which experiments the syntax includes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParserOptions {
     /// `--enable-feature=promql-experimental-functions`
     pub experimental_functions: bool,
@@ -100,7 +100,7 @@ impl std::error::Error for ParseErrors {}
 
 /// Parses and checks a query.
 pub fn parse(query: &str, options: &ParserOptions) -> Result<Expr, ParseErrors> {
-    let mut parser = Parser::new(query, *options);
+    let mut parser = Parser::new(query, options.clone());
     let parsed = parser.whole_expression();
     let mut errors = parser.errors;
     match parsed {
@@ -122,7 +122,7 @@ pub fn parse_metric_selector(
     text: &str,
     options: &ParserOptions,
 ) -> Result<Vec<Matcher>, ParseErrors> {
-    let mut parser = Parser::new(text, *options);
+    let mut parser = Parser::new(text, options.clone());
     let parsed = parser.whole_selector();
     if !parser.errors.is_empty() {
         return Err(ParseErrors::new(text, parser.errors));

@@ -9,6 +9,7 @@ use super::ast::{
 use super::functions::Function;
 use super::parser::ParseError;
 use crate::model::labels::{METRIC_NAME, quote};
+use crate::model::matcher::Matcher;
 
 impl Expr {
     /// What the expression evaluates to.
@@ -132,7 +133,7 @@ impl Check<'_> {
     }
 
     fn non_empty_matcher(&mut self, selector: &VectorSelector, span: Span) {
-        let all = || selector.matchers.iter().all(|matcher| matcher.matches_empty());
+        let all = || selector.matchers.iter().all(Matcher::matches_empty);
         if selector.name.is_empty() && all() {
             self.error(span, "vector selector must contain at least one non-empty matcher");
         }
@@ -172,7 +173,6 @@ impl Check<'_> {
             };
             if found != wanted {
                 let (wanted, found) = (wanted.documented(), found.documented());
-                let name = function.name;
                 self.error(
                     arg.span,
                     format!("expected type {wanted} in call to function {name}, got {found}"),
@@ -193,7 +193,7 @@ impl Check<'_> {
         match &expr.kind {
             ExprKind::VectorSelector(selector) if selector.name.is_empty() => {}
             ExprKind::VectorSelector(_) => {
-                self.error(expr.span, "expected label selectors only, got vector selector instead")
+                self.error(expr.span, "expected label selectors only, got vector selector instead");
             }
             _ => self.error(expr.span, "expected label selectors only"),
         }

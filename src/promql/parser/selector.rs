@@ -1,5 +1,7 @@
 //! Selectors, label sets and lists of labels.
 
+use std::string::FromUtf8Error;
+
 use super::expression::{Node, is_metric_identifier};
 use super::{Parsed, Parser, Recovery};
 use crate::model::labels::{Labels, METRIC_NAME};
@@ -139,7 +141,7 @@ impl Parser<'_> {
         match String::from_utf8(name) {
             Ok(name) if !name.is_empty() => Ok(name),
             name => {
-                let bytes = name.map_or_else(|err| err.into_bytes(), String::into_bytes);
+                let bytes = name.map_or_else(FromUtf8Error::into_bytes, String::into_bytes);
                 let quoted = quote_bytes(&bytes);
                 self.error(token.span, format!("invalid label name for grouping: {quoted}"));
                 Ok(String::new())
