@@ -79,7 +79,13 @@ fn write_number(f: &mut Formatter<'_>, value: f64, is_duration: bool) -> fmt::Re
     if is_duration { write_seconds(f, value) } else { f.write_str(&format_plain(value)) }
 }
 
-/// Seconds in the notation of durations, cut off to milliseconds.
+fn is_whole_ms(seconds: f64) -> bool {
+    const ROUNDING: f64 = 1e-6;
+    let ms = seconds * 1000.0;
+    (ms - ms.round()).abs() < ROUNDING && (1.0..).contains(&ms.round().abs())
+}
+
+/// Seconds in the notation of durations.
 fn write_seconds(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
     let nanos = (seconds.abs() * 1e9).round() as u64;
     let sign = if seconds < 0.0 { "-" } else { "" };
@@ -236,7 +242,10 @@ struct Whole<'a>(&'a DurationExpr);
 impl Display for Whole<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0.kind {
-            DurationKind::Literal { seconds, .. } => write_seconds(f, seconds),
+            // What has no such notation would not parse again.
+            DurationKind::Literal { seconds, .. } if is_whole_ms(seconds) => {
+                write_seconds(f, seconds)
+            }
             _ => self.0.fmt(f),
         }
     }
