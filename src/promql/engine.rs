@@ -7,6 +7,7 @@
 mod gate;
 mod metrics;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::model::labels::Labels;
 use crate::storage::select::{self, Select};
 
 use super::ast::{Expr, ValueType};
-use super::eval;
+use super::eval::{Environment, Evaluator, Plan, TimeSpan};
+use super::parser::{self, ParserOptions};
 use gate::Gate;
 use metrics::Metrics;
 
@@ -34,6 +36,8 @@ pub struct EngineOptions {
     pub max_concurrency: usize,
     /// Step of a subquery that names none: the global evaluation interval.
     pub default_subquery_step_ms: Arc<AtomicI64>,
+    /// What the language offers.
+    pub parser: ParserOptions,
     /// Keep metric names until the end of the evaluation (`promql-delayed-name-removal`).
     pub delayed_name_removal: bool,
     /// Tell counters by their `__type__` label (`type-and-unit-labels`).
@@ -228,7 +232,7 @@ impl Engine {
 
     /// Evaluates at one moment.
     pub fn instant(&self, query: &Query<'_>, at_ms: i64) -> Result<QueryOutput, QueryError> {
-        self.run(query, Source::Text, eval::Span::instant(at_ms))
+        self.run(query, Source::Text, instant(at_ms))
     }
 
     /// Evaluates at `start_ms` and each `step_ms` (positive) after it until `end_ms`, inclusive.
@@ -239,7 +243,7 @@ impl Engine {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<QueryOutput, QueryError> {
-        self.run(query, Source::Text, eval::Span::range(start_ms, end_ms, step_ms))
+        self.run(query, Source::Text, TimeSpan { start_ms, end_ms, step_ms: step_ms.max(1) })
     }
 
     /// As [`Engine::instant`], for a tree parsed before; `query.text` is what it was parsed from.
@@ -249,7 +253,7 @@ impl Engine {
         query: &Query<'_>,
         at_ms: i64,
     ) -> Result<QueryOutput, QueryError> {
-        self.run(query, Source::Tree(expr), eval::Span::instant(at_ms))
+        self.run(query, Source::Tree(expr), instant(at_ms))
     }
 
     /// As [`Engine::range`], for a tree parsed before.
@@ -261,8 +265,12 @@ impl Engine {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<QueryOutput, QueryError> {
-        self.run(query, Source::Tree(expr), eval::Span::range(start_ms, end_ms, step_ms))
+        self.run(query, Source::Tree(expr), TimeSpan { start_ms, end_ms, step_ms: step_ms.max(1) })
     }
+}
+
+fn instant(at_ms: i64) -> TimeSpan {
+    TimeSpan { start_ms: at_ms, end_ms: at_ms, step_ms: 0 }
 }
 
 impl Engine {
@@ -270,15 +278,78 @@ impl Engine {
         &self,
         query: &Query<'_>,
         source: Source<'_>,
-        span: eval::Span,
+        span: TimeSpan,
     ) -> Result<QueryOutput, QueryError> {
-        let place = self.gate.enter(|| Ok::<_, QueryError>(()))?;
-        let _ = (&self.select, &self.clock, &self.options, span, query.text, place);
-        self.metrics.observe(&Stats::default());
-        self.metrics.queries.set(0.0);
-        match source {
-            Source::Text => Err(QueryError::Parse("the evaluator has not landed yet".to_owned())),
-            Source::Tree(expr) => Err(QueryError::Execution(format!("{:?}", expr.span))),
+        self.metrics.queries.add(1.0);
+        let output = self.run_counted(query, source, span);
+        self.metrics.queries.add(-1.0);
+        if let Ok(output) = &output {
+            self.metrics.observe(&output.stats);
         }
+        output
+    }
+
+    fn run_counted(
+        &self,
+        query: &Query<'_>,
+        source: Source<'_>,
+        span: TimeSpan,
+    ) -> Result<QueryOutput, QueryError> {
+        let started = self.clock.monotonic();
+        let timeout =
+            query.timeout.map_or(self.options.timeout, |own| own.min(self.options.timeout));
+        let deadline = started.saturating_add(timeout);
+        let _place = self.gate.enter(|| self.may_wait(&query.cancel, deadline))?;
+        let queued = self.clock.monotonic();
+        let expr = match source {
+            Source::Tree(expr) => Cow::Borrowed(expr),
+            Source::Text => {
+                let parsed = parser::parse(query.text, &self.options.parser);
+                Cow::Owned(parsed.map_err(|errors| QueryError::Parse(errors.to_string()))?)
+            }
+        };
+        let default_step_ms = self.options.default_subquery_step_ms.load(Ordering::Relaxed);
+        let plan = Plan::new(&expr, span, default_step_ms)?;
+        let prepared = self.clock.monotonic();
+        let lookback_ms = query.lookback_delta_ms.filter(|own| 0 < *own);
+        let mut evaluator = Evaluator::new(Environment {
+            select: &*self.select,
+            clock: &*self.clock,
+            cancel: &query.cancel,
+            deadline,
+            lookback_ms: lookback_ms.unwrap_or(self.options.lookback_delta_ms),
+            samples_max: self.options.max_samples,
+            delayed_name_removal: self.options.delayed_name_removal,
+            type_and_unit_labels: self.options.type_and_unit_labels,
+        });
+        let mut value = evaluator.run(&plan)?;
+        let evaluated = self.clock.monotonic();
+        if let Value::Matrix(series) = &mut value {
+            series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        let sorted = self.clock.monotonic();
+        let (annotations, samples) = evaluator.into_parts();
+        let (warnings, infos) = annotations.finish(query.text);
+        let timings = Timings {
+            exec_queue: queued.saturating_sub(started),
+            query_preparation: prepared.saturating_sub(queued),
+            inner_eval: evaluated.saturating_sub(prepared),
+            result_sort: sorted.saturating_sub(evaluated),
+            eval_total: sorted.saturating_sub(queued),
+            exec_total: sorted.saturating_sub(started),
+        };
+        let stats = Stats { timings, total_samples: samples.total, peak_samples: samples.peak };
+        Ok(QueryOutput { value, warnings, infos, stats })
+    }
+
+    fn may_wait(&self, cancel: &CancelFlag, deadline: Duration) -> Result<(), QueryError> {
+        let place = || "query queue".to_owned();
+        if cancel.is_canceled() {
+            return Err(QueryError::Canceled(place()));
+        }
+        if deadline <= self.clock.monotonic() {
+            return Err(QueryError::Timeout(place()));
+        }
+        Ok(())
     }
 }

@@ -1,14 +1,435 @@
-//! Evaluates expressions.
+//! Evaluates expressions, series by series over all steps.
+//!
+//! Every operation yields columns: a series' labels and one value for each step. A step without a
+//! value holds [`ABSENT`], the stale marker: no operation yields those bits otherwise, because
+//! arithmetic quiets every NaN, and selectors take stale markers for absence anyway.
+//!
+//! Operations that treat series one by one *stream* them to whoever consumes them, so a fold over
+//! a selector holds one block of samples and its groups. Operations that see several series at once
+//! collect. Within an operation everything happens in the order of series, one after the other, so
+//! that sums round as they do in Prometheus.
 
-/// The moments of an evaluation.
+mod aggregate;
+mod annotations;
+mod binary;
+mod duration;
+mod format;
+mod functions;
+mod labels;
+mod plan;
+mod range;
+mod selector;
+
+use std::time::Duration;
+
+use crate::base::clock::Clock;
+use crate::model::labels::Labels;
+use crate::model::sample::{is_stale_nan, stale_nan};
+use crate::storage::select::Select;
+
+use super::ast::{Expr, ValueType};
+use super::engine::{self, CancelFlag, QueryError, Value, VectorSample};
+use annotations::Annotations;
+use plan::{Kind, Node};
+
+/// Steps of one evaluation, subqueries included: a column of them takes 400 MB.
+const STEPS_MAX: i64 = 50_000_000;
+
+/// Whether a step holds no value.
+fn is_absent(value: f64) -> bool {
+    is_stale_nan(value)
+}
+
+/// What a step without a value holds.
+fn absent() -> f64 {
+    stale_nan()
+}
+
+/// The moments a query asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span;
+pub(super) struct TimeSpan {
+    /// First moment.
+    pub(super) start_ms: i64,
+    /// No moment is later.
+    pub(super) end_ms: i64,
+    /// Between two moments; zero for an instant query.
+    pub(super) step_ms: i64,
+}
 
-impl Span {
-    pub(super) fn instant(_at_ms: i64) -> Self {
-        Self
+impl TimeSpan {
+    fn range_ms(self) -> i64 {
+        self.end_ms - self.start_ms
     }
-    pub(super) fn range(_start_ms: i64, _end_ms: i64, _step_ms: i64) -> Self {
-        Self
+
+    fn steps(self) -> Steps {
+        Steps::between(self.start_ms, self.end_ms, self.step_ms.max(1))
     }
+}
+
+/// Equidistant moments.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    start_ms: i64,
+    step_ms: i64,
+    count: usize,
+}
+
+impl Steps {
+    fn between(start_ms: i64, end_ms: i64, step_ms: i64) -> Self {
+        assert!(0 < step_ms, "steps go forward");
+        let count = if end_ms < start_ms { 0 } else { (end_ms - start_ms) / step_ms + 1 };
+        Self { start_ms, step_ms, count: count.min(STEPS_MAX) as usize }
+    }
+
+    fn time(self, step: usize) -> i64 {
+        self.start_ms + step as i64 * self.step_ms
+    }
+
+    fn last_ms(self) -> i64 {
+        self.time(self.count.saturating_sub(1))
+    }
+
+    fn first_only(self) -> Self {
+        Self { count: self.count.min(1), ..self }
+    }
+}
+
+/// A series with a value for each step.
+#[derive(Clone, Debug)]
+struct Series {
+    labels: Labels,
+    /// The metric name is still there but does not count (only with delayed name removal).
+    drop_name: bool,
+    values: Vec<f64>,
+}
+
+impl Series {
+    fn present_count(&self) -> u64 {
+        self.values.iter().filter(|value| !is_absent(**value)).count() as u64
+    }
+}
+
+/// A series on its way from one operation to the next.
+struct Item<'a> {
+    labels: &'a Labels,
+    /// The name is to be dropped by whoever keeps the labels.
+    drop_name: bool,
+    values: &'a mut [f64],
+}
+
+/// Takes streamed series.
+type Sink<'s, 'e> = &'s mut dyn FnMut(&mut Evaluator<'e>, Item<'_>) -> Result<(), QueryError>;
+
+/// What an evaluation needs from its surroundings.
+#[derive(Clone, Copy)]
+pub(super) struct Environment<'a> {
+    pub(super) select: &'a dyn Select,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) cancel: &'a CancelFlag,
+    /// On the clock's monotonic time.
+    pub(super) deadline: Duration,
+    pub(super) lookback_ms: i64,
+    pub(super) samples_max: u64,
+    pub(super) delayed_name_removal: bool,
+    pub(super) type_and_unit_labels: bool,
+}
+
+/// Samples held and looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SampleCounts {
+    current: u64,
+    /// Most held at a time.
+    pub(super) peak: u64,
+    /// Looked at, whole windows at each step.
+    pub(super) total: u64,
+}
+
+/// A query that is ready to be evaluated.
+pub(super) struct Plan {
+    root: Node,
+    span: TimeSpan,
+}
+
+impl Plan {
+    /// Resolves everything that depends on the query's bounds.
+    pub(super) fn new(
+        expr: &Expr,
+        span: TimeSpan,
+        default_subquery_step_ms: i64,
+    ) -> Result<Self, QueryError> {
+        let root = plan::lower(expr, span, default_subquery_step_ms.max(1))?;
+        let returned = root.value_type();
+        if span.step_ms != 0 && !matches!(returned, ValueType::Scalar | ValueType::Vector) {
+            return Err(QueryError::Parse(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                returned.documented()
+            )));
+        }
+        Ok(Self { root, span })
+    }
+}
+
+/// The evaluation of one query.
+pub(super) struct Evaluator<'e> {
+    env: Environment<'e>,
+    notes: Annotations,
+    samples: SampleCounts,
+}
+
+impl<'e> Evaluator<'e> {
+    pub(super) fn new(env: Environment<'e>) -> Self {
+        Self { env, notes: Annotations::default(), samples: SampleCounts::default() }
+    }
+
+    /// Annotations so far, and what was held and read.
+    pub(super) fn into_parts(self) -> (Annotations, SampleCounts) {
+        (self.notes, self.samples)
+    }
+
+    /// The value of the query; a matrix is not sorted yet.
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<Value, QueryError> {
+        self.check()?;
+        let (steps, root) = (plan.span.steps(), &plan.root);
+        let timestamp_ms = plan.span.start_ms;
+        let instant = plan.span.step_ms == 0;
+        match root.value_type() {
+            ValueType::String => {
+                Ok(Value::String { timestamp_ms, value: text_of(root).to_owned() })
+            }
+            ValueType::Scalar => {
+                let values = self.scalar(root, steps)?;
+                if let (true, Some(value)) = (instant, values.first()) {
+                    return Ok(Value::Scalar { timestamp_ms, value: *value });
+                }
+                let labels = Labels::empty();
+                Ok(matrix(vec![Series { labels, drop_name: false, values }], steps))
+            }
+            ValueType::Matrix => self.matrix(root, steps),
+            ValueType::Vector => {
+                let series = self.vector(root, steps)?;
+                let series = self.without_names(series)?;
+                if !instant {
+                    return Ok(matrix(series, steps));
+                }
+                let sample = |series: Series| {
+                    let value = *series.values.first()?;
+                    (!is_absent(value)).then(|| VectorSample {
+                        labels: series.labels,
+                        timestamp_ms,
+                        value,
+                    })
+                };
+                Ok(Value::Vector(series.into_iter().filter_map(sample).collect()))
+            }
+        }
+    }
+
+    /// The end of delayed name removal.
+    fn without_names(&mut self, mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+        for one in series.iter_mut().filter(|series| series.drop_name) {
+            one.labels = labels::without_metadata(&one.labels);
+            one.drop_name = false;
+        }
+        labels::merge_equal(series)
+    }
+
+    /// Ends the query when it must not go on.
+    fn check(&self) -> Result<(), QueryError> {
+        let place = || "expression evaluation".to_owned();
+        if self.env.cancel.is_canceled() {
+            return Err(QueryError::Canceled(place()));
+        }
+        if self.env.deadline <= self.env.clock.monotonic() {
+            return Err(QueryError::Timeout(place()));
+        }
+        Ok(())
+    }
+
+    /// Counts samples that are held from now on.
+    fn hold(&mut self, count: u64) -> Result<(), QueryError> {
+        self.samples.current += count;
+        self.samples.peak = self.samples.peak.max(self.samples.current);
+        if self.env.samples_max < self.samples.current {
+            return Err(QueryError::Execution(
+                "query processing would load too many samples into memory in query execution"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts samples that are held for a moment only.
+    fn touch(&mut self, count: u64) -> Result<(), QueryError> {
+        self.hold(count)?;
+        self.samples.current -= count;
+        Ok(())
+    }
+
+    /// A scalar at each step.
+    fn scalar(&mut self, node: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
+        self.check()?;
+        self.touch(steps.count as u64)?;
+        match &node.kind {
+            Kind::Number(value) => Ok(vec![*value; steps.count]),
+            Kind::Invariant(inner) => {
+                let values = self.scalar(inner, steps.first_only())?;
+                Ok(values.first().map_or_else(Vec::new, |value| vec![*value; steps.count]))
+            }
+            Kind::Negate(inner) => {
+                let mut values = self.scalar(inner, steps)?;
+                values.iter_mut().for_each(|value| *value = -*value);
+                Ok(values)
+            }
+            Kind::Binary(binary) => self.scalar_binary(binary, steps),
+            Kind::Call { function, args } => self.scalar_call(function.name, args, steps),
+            _ => unreachable!("not a scalar"),
+        }
+    }
+
+    /// Whether the series of a node can be passed on one by one, without looking for equal ones.
+    fn is_streamed(&self, node: &Node) -> bool {
+        match &node.kind {
+            Kind::Selector(_) => true,
+            Kind::Negate(_) | Kind::Call { .. } | Kind::Binary(_) => {
+                functions::is_one_by_one(node)
+                    && (self.env.delayed_name_removal || is_unique_without_name(node))
+            }
+            _ => false,
+        }
+    }
+
+    /// Passes the series of a vector on, one by one.
+    fn stream(&mut self, node: &Node, steps: Steps, sink: Sink<'_, 'e>) -> Result<(), QueryError> {
+        if self.is_streamed(node) {
+            return self.stream_one_by_one(node, steps, sink);
+        }
+        for mut series in self.vector(node, steps)? {
+            let values = &mut series.values;
+            sink(self, Item { labels: &series.labels, drop_name: series.drop_name, values })?;
+        }
+        Ok(())
+    }
+
+    fn stream_one_by_one(
+        &mut self,
+        node: &Node,
+        steps: Steps,
+        sink: Sink<'_, 'e>,
+    ) -> Result<(), QueryError> {
+        match &node.kind {
+            Kind::Selector(selector) => {
+                self.stream_selector(selector, steps, selector::Sampled::Value, sink)
+            }
+            Kind::Negate(inner) => self.stream(inner, steps, &mut |own, item| {
+                let negated =
+                    |value: &mut f64| *value = if is_absent(*value) { *value } else { -*value };
+                item.values.iter_mut().for_each(negated);
+                sink(own, Item { drop_name: true, ..item })
+            }),
+            Kind::Call { function, args } => {
+                self.stream_call(node.span, function.name, args, steps, sink)
+            }
+            Kind::Binary(binary) => self.stream_vector_scalar(binary, node.span, steps, sink),
+            _ => unreachable!("not treated one by one"),
+        }
+    }
+
+    /// A vector at each step. Series without any value may be left out.
+    fn vector(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
+        self.check()?;
+        if steps.count == 0 {
+            return Ok(Vec::new());
+        }
+        let before = self.samples.current;
+        let series = self.vector_held(node, steps)?;
+        self.samples.current = before;
+        self.hold(series.iter().map(Series::present_count).sum())?;
+        Ok(series)
+    }
+
+    fn vector_held(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
+        match &node.kind {
+            Kind::Invariant(inner) => {
+                let mut series = self.vector(inner, steps.first_only())?;
+                for one in &mut series {
+                    let value = one.values.first().copied().unwrap_or_else(absent);
+                    one.values.resize(steps.count, value);
+                }
+                Ok(series)
+            }
+            Kind::Aggregate(aggregate) => self.aggregate(node.span, aggregate, steps),
+            Kind::Selector(_) => self.collect(node, steps),
+            _ if functions::is_one_by_one(node) => {
+                let series = self.collect(node, steps)?;
+                if self.env.delayed_name_removal || is_unique_without_name(node) {
+                    return Ok(series);
+                }
+                if functions::reads_range(node) {
+                    labels::assert_unique(series)
+                } else {
+                    labels::merge_equal(series)
+                }
+            }
+            Kind::Binary(binary) => self.vector_binary(binary, node.span, steps),
+            Kind::Call { function, args } => {
+                self.vector_call(node.span, function.name, args, steps)
+            }
+            _ => unreachable!("not a vector"),
+        }
+    }
+
+    fn collect(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
+        let mut out = Vec::new();
+        let delayed = self.env.delayed_name_removal;
+        self.stream_one_by_one(node, steps, &mut |own, item| {
+            let strip = item.drop_name && !delayed;
+            let labels =
+                if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
+            let drop_name = item.drop_name && delayed;
+            let series = Series { labels, drop_name, values: item.values.to_vec() };
+            let count = series.present_count();
+            if 0 < count {
+                own.hold(count)?;
+                out.push(series);
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}
+
+fn text_of(node: &Node) -> &str {
+    match &node.kind {
+        Kind::Invariant(inner) => text_of(inner),
+        _ => node.text(),
+    }
+}
+
+/// Whether the labels of a node's series stay different from each other without metric names.
+fn is_unique_without_name(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Selector(selector) => selector.has_fixed_name(),
+        Kind::Range(range) => range.selector.has_fixed_name(),
+        Kind::Subquery(subquery) => is_unique_without_name(&subquery.inner),
+        Kind::Negate(inner) | Kind::Invariant(inner) => is_unique_without_name(inner),
+        Kind::Call { args, .. } if functions::is_one_by_one(node) => args
+            .iter()
+            .filter(|arg| matches!(arg.value_type(), ValueType::Vector | ValueType::Matrix))
+            .all(is_unique_without_name),
+        Kind::Binary(binary) if functions::is_one_by_one(node) => [&binary.lhs, &binary.rhs]
+            .iter()
+            .all(|side| side.is_scalar() || is_unique_without_name(side)),
+        _ => false,
+    }
+}
+
+/// Columns as points.
+fn matrix(series: Vec<Series>, steps: Steps) -> Value {
+    let points = |series: Series| {
+        let values = series.values.iter().enumerate();
+        let present = values.filter(|(_, value)| !is_absent(**value));
+        let points: Vec<_> = present.map(|(step, value)| (steps.time(step), *value)).collect();
+        (!points.is_empty()).then_some(engine::Series { labels: series.labels, points })
+    };
+    Value::Matrix(series.into_iter().filter_map(points).collect())
 }

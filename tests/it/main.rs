@@ -2,4 +2,6 @@
 
 mod licences;
 mod promql_conformance;
+mod promql_scripts;
+mod promql_store;
 mod tidy;

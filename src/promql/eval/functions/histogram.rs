@@ -1,0 +1,296 @@
+//! Quantiles and fractions of classic histograms: series that differ in `le` only.
+
+use foldhash::{HashMap, HashMapExt as _};
+
+use crate::model::labels::Labels;
+use crate::promql::ast::Span;
+use crate::promql::engine::QueryError;
+
+use super::super::annotations::Fixed;
+use super::super::format::general;
+use super::super::labels::{merge_equal, without_metadata};
+use super::super::plan::Node;
+use super::super::{Evaluator, Series, Steps, absent, is_absent};
+
+/// Differences between neighbouring buckets below this, relative to their sum, are rounding.
+const SMALL_DELTA: f64 = 1e-12;
+const BUCKET_LABEL: &str = "le";
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    bound: f64,
+    count: f64,
+}
+
+/// Series of one histogram.
+struct Family {
+    labels: Labels,
+    /// Bounds and positions among the series.
+    members: Vec<(f64, usize)>,
+}
+
+/// One thing to compute from each histogram at each step.
+enum Wanted<'a> {
+    Quantile { at: &'a [f64], label: Option<&'a str> },
+    Fraction { lower: &'a [f64], upper: &'a [f64] },
+}
+
+impl Evaluator<'_> {
+    /// `histogram_quantile`, `histogram_quantiles` and `histogram_fraction`.
+    pub(super) fn classic_histogram(
+        &mut self,
+        name: &str,
+        args: &[Node],
+        steps: Steps,
+    ) -> Result<Vec<Series>, QueryError> {
+        let params = self.scalar_arguments(args, steps)?;
+        let scalars = args.iter().filter(|arg| arg.is_scalar());
+        if name != "histogram_fraction" {
+            for (arg, values) in scalars.zip(&params) {
+                for value in values.iter().filter(|value| !(0.0..=1.0).contains(*value)) {
+                    self.notes.invalid_quantile(*value, arg.span);
+                }
+            }
+        }
+        let (vector, wanted) = match (name, args, params.as_slice()) {
+            ("histogram_quantile", [_, vector], [at]) => {
+                (vector, vec![Wanted::Quantile { at, label: None }])
+            }
+            ("histogram_fraction", [_, _, vector], [lower, upper]) => {
+                (vector, vec![Wanted::Fraction { lower, upper }])
+            }
+            ("histogram_quantiles", [vector, label, ..], all) => {
+                let label = Some(label.text());
+                (vector, all.iter().map(|at| Wanted::Quantile { at, label }).collect())
+            }
+            _ => unreachable!("checked by the parser"),
+        };
+        let series = self.vector(vector, steps)?;
+        let families = self.families(&series, vector.span);
+        let mut out = Vec::new();
+        for wanted in &wanted {
+            for family in &families {
+                out.extend(self.compute(wanted, family, &series, vector.span, steps));
+            }
+        }
+        merge_equal(out)
+    }
+
+    /// Puts the series of each histogram together.
+    fn families(&mut self, series: &[Series], span: Span) -> Vec<Family> {
+        let mut places: HashMap<Labels, usize> = HashMap::new();
+        let mut families: Vec<Family> = Vec::new();
+        for (at, one) in series.iter().enumerate() {
+            let bound = one.labels.get(BUCKET_LABEL).unwrap_or("");
+            let Some(value) = crate::model::float::parse(bound) else {
+                let name = if self.env.delayed_name_removal { one.labels.name() } else { "" };
+                self.notes.bad_bucket_label(name, bound, span);
+                continue;
+            };
+            let labels = one.labels.retain(|name| name != BUCKET_LABEL);
+            let place = *places.entry(labels.clone()).or_insert(families.len());
+            if place == families.len() {
+                families.push(Family { labels, members: Vec::new() });
+            }
+            families[place].members.push((value, at));
+        }
+        for family in &mut families {
+            family
+                .members
+                .sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+        }
+        families
+    }
+
+    fn compute(
+        &mut self,
+        wanted: &Wanted<'_>,
+        family: &Family,
+        series: &[Series],
+        span: Span,
+        steps: Steps,
+    ) -> Vec<Series> {
+        let mut buckets = Vec::with_capacity(family.members.len());
+        let delayed = self.env.delayed_name_removal;
+        let labels = if delayed { family.labels.clone() } else { without_metadata(&family.labels) };
+        // The label of a quantile may differ from step to step.
+        let mut out: Vec<(u64, Series)> = Vec::new();
+        for step in 0..steps.count {
+            buckets.clear();
+            let counts =
+                family.members.iter().map(|(bound, at)| (*bound, series[*at].values[step]));
+            let present = counts.filter(|(_, count)| !is_absent(*count));
+            buckets.extend(present.map(|(bound, count)| Bucket { bound, count }));
+            if buckets.is_empty() {
+                continue;
+            }
+            let (value, key, label) = match wanted {
+                Wanted::Fraction { lower, upper } => {
+                    (fraction(lower[step], upper[step], &mut buckets), 0, None)
+                }
+                Wanted::Quantile { at, label } => {
+                    let (value, fixed) = quantile(at[step], &mut buckets);
+                    if let Some(fixed) = fixed {
+                        let now_ms = steps.time(step);
+                        let fixed = Fixed { min_ms: now_ms, max_ms: now_ms, ..fixed };
+                        let name = if delayed { family.labels.name() } else { "" };
+                        self.notes.forced_monotonicity(name, span, fixed);
+                    }
+                    (
+                        value,
+                        label.map_or(0, |_| at[step].to_bits()),
+                        label.map(|label| (label, at[step])),
+                    )
+                }
+            };
+            let place = out.iter().position(|(own, _)| *own == key).unwrap_or_else(|| {
+                let labels = label.map_or_else(
+                    || labels.clone(),
+                    |(name, at)| {
+                        let mut builder = labels.to_builder();
+                        builder.set(name, &open_metrics(at));
+                        builder.build()
+                    },
+                );
+                let values = vec![absent(); steps.count];
+                out.push((key, Series { labels, drop_name: delayed, values }));
+                out.len() - 1
+            });
+            out[place].1.values[step] = value;
+        }
+        out.into_iter().map(|(_, series)| series).collect()
+    }
+}
+
+/// A float as OpenMetrics writes it: never without a point or an exponent.
+fn open_metrics(value: f64) -> String {
+    let text = general(value);
+    if value.is_finite() && !text.contains(['e', '.']) { text + ".0" } else { text }
+}
+
+/// Buckets of equal bounds together, in order of bounds; `None` when the highest is not +Inf.
+fn coalesce(buckets: &mut Vec<Bucket>) -> Option<()> {
+    buckets.dedup_by(|next, last| {
+        let same = next.bound == last.bound;
+        if same {
+            last.count += next.count;
+        }
+        same
+    });
+    buckets.last().filter(|last| last.bound == f64::INFINITY).map(|_| ())
+}
+
+fn almost_equal(a: f64, b: f64) -> bool {
+    if a.is_nan() && b.is_nan() || a == b {
+        return true;
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < SMALL_DELTA * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < SMALL_DELTA
+}
+
+/// Makes counts rise with bounds; tells what had to be done unless it was mere rounding.
+fn make_monotonic(buckets: &mut [Bucket]) -> Option<Fixed> {
+    let mut fixed: Option<Fixed> = None;
+    let mut before = buckets[0].count;
+    for bucket in &mut buckets[1..] {
+        let count = bucket.count;
+        if count == before {
+            continue;
+        }
+        if almost_equal(before, count) {
+            bucket.count = before;
+        } else if count < before {
+            bucket.count = before;
+            let all = fixed.get_or_insert(Fixed {
+                min_ms: 0,
+                max_ms: 0,
+                bucket_min: f64::INFINITY,
+                bucket_max: f64::NEG_INFINITY,
+                diff_max: 0.0,
+                count: 1,
+            });
+            all.bucket_min = all.bucket_min.min(bucket.bound);
+            all.bucket_max = all.bucket_max.max(bucket.bound);
+            all.diff_max = all.diff_max.max(before - count);
+        } else {
+            before = count;
+        }
+    }
+    fixed
+}
+
+/// The quantile, on a straight line within its bucket.
+fn quantile(quantile: f64, buckets: &mut Vec<Bucket>) -> (f64, Option<Fixed>) {
+    if quantile.is_nan() {
+        return (f64::NAN, None);
+    }
+    if quantile < 0.0 {
+        return (f64::NEG_INFINITY, None);
+    }
+    if 1.0 < quantile {
+        return (f64::INFINITY, None);
+    }
+    if coalesce(buckets).is_none() {
+        return (f64::NAN, None);
+    }
+    let fixed = make_monotonic(buckets);
+    let last = buckets.len() - 1;
+    let observations = buckets[last].count;
+    if last == 0 || observations == 0.0 {
+        return (f64::NAN, fixed);
+    }
+    let mut rank = quantile * observations;
+    let at = buckets[..last].partition_point(|bucket| !(rank <= bucket.count));
+    let value = if at == last {
+        buckets[last - 1].bound
+    } else if at == 0 && buckets[0].bound <= 0.0 {
+        buckets[0].bound
+    } else {
+        let (mut start, end, mut count) = (0.0, buckets[at].bound, buckets[at].count);
+        if 0 < at {
+            start = buckets[at - 1].bound;
+            count -= buckets[at - 1].count;
+            rank -= buckets[at - 1].count;
+        }
+        start + (end - start) * (rank / count)
+    };
+    (value, fixed)
+}
+
+/// The share of observations between two values.
+fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
+    if coalesce(buckets).is_none() {
+        return f64::NAN;
+    }
+    let count = buckets[buckets.len() - 1].count;
+    if count == 0.0 || lower.is_nan() || upper.is_nan() {
+        return f64::NAN;
+    }
+    if upper <= lower {
+        return 0.0;
+    }
+    let rank = |value| rank_of(value, buckets).filter(|rank| *rank <= count).unwrap_or(count);
+    (rank(upper) - rank(lower)) / count
+}
+
+/// How many observations lie below `value`; `None`: beyond all buckets.
+fn rank_of(value: f64, buckets: &[Bucket]) -> Option<f64> {
+    let mut low = if buckets[0].bound <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+    let mut rank = 0.0;
+    for bucket in buckets {
+        if value <= low {
+            return Some(rank);
+        }
+        if value < bucket.bound {
+            // A bucket without a lower end counts as a whole.
+            let inside = (bucket.count - rank) * (value - low) / (bucket.bound - low);
+            return Some(if low == f64::NEG_INFINITY { bucket.count } else { rank + inside });
+        }
+        rank = bucket.count;
+        low = bucket.bound;
+    }
+    None
+}

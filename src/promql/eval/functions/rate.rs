@@ -1,0 +1,173 @@
+//! What counters and gauges do within a range: rate, increase, delta and their kin.
+
+use crate::promql::ast::Boundary;
+
+use super::super::absent;
+use super::super::range::on_line;
+use super::over_range::{RangeFunction, Window, Windowed};
+
+/// `rate`, `increase` and `delta`: the change between the first and the last sample, extrapolated
+/// to the borders of the range where samples come close to them.
+pub(super) fn extrapolated(series: &Windowed<'_>, function: RangeFunction, out: &mut [f64]) {
+    let counter = function != RangeFunction::Delta;
+    let resets = if counter { resets_of(series.values) } else { Vec::new() };
+    let mut past = 0;
+    for (step, out) in out.iter_mut().enumerate() {
+        let (first, end) = series.bounds(step);
+        if end < first + 2 {
+            *out = absent();
+            continue;
+        }
+        let mut change = series.values[end - 1] - series.values[first];
+        while past < resets.len() && resets[past] as usize <= first {
+            past += 1;
+        }
+        // In the order of the samples, so that the sum rounds as it always did.
+        for reset in resets[past..].iter().take_while(|reset| (**reset as usize) < end) {
+            change += series.values[*reset as usize - 1];
+        }
+        let factor = extrapolation(series, step, counter, change);
+        let factor =
+            if function == RangeFunction::Rate { factor / range_seconds(series) } else { factor };
+        *out = change * factor;
+    }
+}
+
+fn range_seconds(series: &Windowed<'_>) -> f64 {
+    series.frame.range_ms as f64 / 1000.0
+}
+
+/// Positions of samples that are lower than the one before.
+fn resets_of(values: &[f64]) -> Vec<u32> {
+    let pairs = values.windows(2).enumerate();
+    pairs.filter(|(_, pair)| pair[1] < pair[0]).map(|(at, _)| at as u32 + 1).collect()
+}
+
+/// By how much the change between the samples is stretched to stand for the range.
+fn extrapolation(series: &Windowed<'_>, step: usize, counter: bool, change: f64) -> f64 {
+    let (first, end) = series.bounds(step);
+    let (first_ms, last_ms) = (series.timestamps_ms[first], series.timestamps_ms[end - 1]);
+    let range_end_ms = series.frame.end_ms(step);
+    let range_start_ms = range_end_ms - series.frame.range_ms;
+    let mut to_start = (first_ms - range_start_ms) as f64 / 1000.0;
+    let mut to_end = (range_end_ms - last_ms) as f64 / 1000.0;
+    let sampled = (last_ms - first_ms) as f64 / 1000.0;
+    let gap = sampled / (end - first - 1) as f64;
+    let threshold = gap * 1.1;
+    if threshold <= to_start {
+        to_start = gap / 2.0;
+    }
+    let first_value = series.values[first];
+    if counter && 0.0 < change && 0.0 <= first_value {
+        // A counter cannot have been below zero.
+        let to_zero = sampled * (first_value / change);
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
+    }
+    if threshold <= to_end {
+        to_end = gap / 2.0;
+    }
+    if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
+}
+
+/// `anchored` and `smoothed`: values at the very borders of the range, no extrapolation.
+pub(super) fn extended(series: &Windowed<'_>, function: RangeFunction, out: &mut [f64]) {
+    let counter = function != RangeFunction::Delta;
+    series.each(out, |window| {
+        let change = change_between_borders(series, &window, counter);
+        if function == RangeFunction::Rate && !super::super::is_absent(change) {
+            change / range_seconds(series)
+        } else {
+            change
+        }
+    });
+}
+
+fn change_between_borders(series: &Windowed<'_>, window: &Window<'_>, counter: bool) -> f64 {
+    let smoothed = series.frame.boundary == Boundary::Smoothed;
+    let end_ms = series.frame.end_ms(window.step);
+    let start_ms = end_ms - series.frame.range_ms;
+    let times = window.timestamps_ms;
+    let point = |at: usize| (times[at], window.values[at]);
+    let mut last = times.len() - 1;
+    let mut first = times[..last].partition_point(|time| *time <= start_ms).saturating_sub(1);
+    if smoothed {
+        last = times[..last].partition_point(|time| *time < end_ms);
+    }
+    if times[last] <= start_ms || smoothed && end_ms < times[first] {
+        return absent();
+    }
+    let left = if smoothed && times[first] < start_ms {
+        on_line(point(first), point(first + 1), start_ms, counter)
+    } else {
+        window.values[first]
+    };
+    let right = if smoothed && 0 < last && end_ms < times[last] {
+        on_line(point(last - 1), point(last), end_ms, counter)
+    } else {
+        window.values[last]
+    };
+    if !counter {
+        return right - left;
+    }
+    if times[first] <= start_ms {
+        first += 1;
+    }
+    let inner_end = if end_ms <= times[last] { last } else { last + 1 };
+    let inner = window.values.get(first..inner_end).unwrap_or_default();
+    (right - left) + correction(left, right, inner)
+}
+
+/// What is lost in resets between the borders.
+fn correction(left: f64, right: f64, inner: &[f64]) -> f64 {
+    let (mut sum, mut before) = (0.0, left);
+    for value in inner.iter().chain([&right]) {
+        if *value < before {
+            sum += before;
+        }
+        before = *value;
+    }
+    sum
+}
+
+/// `irate` and `idelta`: between the last two samples.
+pub(super) fn last_two(window: &Window<'_>, is_rate: bool) -> f64 {
+    let ([.., before, last], [.., before_ms, last_ms]) = (window.values, window.timestamps_ms)
+    else {
+        return absent();
+    };
+    let reset = is_rate && last < before;
+    let change = if reset { *last } else { last - before };
+    if is_rate { change / ((last_ms - before_ms) as f64 / 1000.0) } else { change }
+}
+
+/// `changes` and `resets`: pairs of neighbours for which `counts` holds.
+pub(super) fn transitions(
+    series: &Windowed<'_>,
+    out: &mut [f64],
+    counts: impl Fn(f64, f64) -> bool,
+) {
+    let mut total = 0_u32;
+    let mut upto = Vec::with_capacity(series.values.len());
+    for (at, value) in series.values.iter().enumerate() {
+        if 0 < at && counts(series.values[at - 1], *value) {
+            total += 1;
+        }
+        upto.push(total);
+    }
+    for (step, out) in out.iter_mut().enumerate() {
+        let (mut first, end) = series.bounds(step);
+        if series.frame.boundary == Boundary::Anchored {
+            let start_ms = series.frame.end_ms(step) - series.frame.range_ms;
+            let times = &series.timestamps_ms[first..end];
+            let inside = times.partition_point(|time| *time <= start_ms);
+            if inside == times.len() {
+                *out = absent();
+                continue;
+            }
+            first += inside.saturating_sub(1);
+        }
+        *out = if first < end { f64::from(upto[end - 1] - upto[first]) } else { absent() };
+    }
+}

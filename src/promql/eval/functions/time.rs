@@ -1,0 +1,89 @@
+//! Parts of dates in UTC, by the proleptic Gregorian calendar.
+
+const DAY_SECONDS: i64 = 86_400;
+const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+
+/// A day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Date {
+    pub(in super::super) year: i64,
+    /// From 1.
+    pub(in super::super) month: i64,
+    /// From 1.
+    pub(in super::super) day: i64,
+    /// From Sunday, 0.
+    pub(in super::super) weekday: i64,
+}
+
+impl Date {
+    /// The day of a moment in seconds since 1970.
+    pub(in super::super) fn of(seconds: i64) -> Self {
+        let days = seconds.div_euclid(DAY_SECONDS);
+        // Counted from 0000-03-01, so that the leap day ends a year; 400 years have 146,097 days.
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = era * 400 + year_of_era + i64::from(month <= 2);
+        Self { year, month, day, weekday: (days + 4).rem_euclid(7) }
+    }
+
+    fn is_leap_year(self) -> bool {
+        self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0)
+    }
+
+    fn days_in_month(self) -> i64 {
+        match self.month {
+            2 => 28 + i64::from(self.is_leap_year()),
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        }
+    }
+
+    fn day_of_year(self) -> i64 {
+        let leap = i64::from(2 < self.month && self.is_leap_year());
+        DAYS_BEFORE_MONTH[self.month as usize - 1] + leap + self.day
+    }
+}
+
+/// The function of seconds since 1970 with this name.
+pub(super) fn part(name: &str) -> Option<fn(f64) -> f64> {
+    Some(match name {
+        "minute" => |value| ((value as i64).rem_euclid(3_600) / 60) as f64,
+        "hour" => |value| ((value as i64).rem_euclid(DAY_SECONDS) / 3_600) as f64,
+        "day_of_week" => |value| Date::of(value as i64).weekday as f64,
+        "day_of_month" => |value| Date::of(value as i64).day as f64,
+        "day_of_year" => |value| Date::of(value as i64).day_of_year() as f64,
+        "days_in_month" => |value| Date::of(value as i64).days_in_month() as f64,
+        "month" => |value| Date::of(value as i64).month as f64,
+        "year" => |value| Date::of(value as i64).year as f64,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_agree_with_a_calendar() {
+        for days in (-1_000_000..1_000_000).step_by(997) {
+            let seconds = days * DAY_SECONDS;
+            let date = Date::of(seconds);
+            let known =
+                jiff::Timestamp::from_second(seconds).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
+            assert_eq!(
+                (date.year, date.month),
+                (i64::from(known.year()), i64::from(known.month()))
+            );
+            assert_eq!(date.day, i64::from(known.day()));
+            assert_eq!(date.day_of_year(), i64::from(known.day_of_year()));
+            assert_eq!(date.days_in_month(), i64::from(known.days_in_month()));
+            assert_eq!(date.weekday, i64::from(known.weekday().to_sunday_zero_offset()));
+        }
+    }
+}

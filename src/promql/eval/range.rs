@@ -1,0 +1,393 @@
+//! Range vectors: windows over the samples of each series, from selectors and from subqueries.
+
+use std::sync::Arc;
+
+use crate::model::labels::Labels;
+use crate::model::sample::TimeRange;
+use crate::promql::ast::{Boundary, Span};
+use crate::promql::engine::{self, QueryError, Value};
+
+use super::functions::over_range::{RangeFunction, Windowed};
+use super::plan::{Kind, Node, Range, Shift, Subquery};
+use super::selector::{Points, SharedTables};
+use super::{Evaluator, Item, Series, Sink, Steps, absent, is_absent, labels};
+
+/// For each step, which samples lie in its window.
+#[derive(Debug)]
+pub(super) struct Windows {
+    /// Position of the first sample.
+    pub(super) first: Vec<u32>,
+    /// Position after the last sample.
+    pub(super) end: Vec<u32>,
+    /// Most samples in one window.
+    widest: u64,
+    /// Samples in all windows, counted again in each.
+    total: u64,
+}
+
+/// Where the windows lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) steps: Steps,
+    pub(super) shift: Shift,
+    pub(super) range_ms: i64,
+    pub(super) boundary: Boundary,
+    lookback_ms: i64,
+}
+
+impl Frame {
+    /// The right border of a step's range, inclusive.
+    pub(super) fn end_ms(&self, step: usize) -> i64 {
+        self.shift.apply(self.steps.time(step))
+    }
+
+    /// How far before the left border and after the right one samples are wanted.
+    fn extension(&self) -> (i64, i64) {
+        match self.boundary {
+            Boundary::Plain => (0, 0),
+            Boundary::Anchored => (self.lookback_ms, 0),
+            Boundary::Smoothed => (self.lookback_ms, self.lookback_ms),
+        }
+    }
+
+    fn time_range(&self) -> TimeRange {
+        let (before, after) = self.extension();
+        TimeRange {
+            min_ms: self.shift.apply(self.steps.start_ms) - self.range_ms - before + 1,
+            max_ms: self.shift.apply(self.steps.last_ms()) + after,
+        }
+    }
+
+    fn windows(&self, timestamps_ms: &[i64]) -> Windows {
+        let (before, after) = self.extension();
+        let from = |step| self.end_ms(step) - self.range_ms - before;
+        let upto = |step| self.end_ms(step) + after;
+        let mut first = timestamps_ms.partition_point(|timestamp| *timestamp <= from(0));
+        let mut end = timestamps_ms.partition_point(|timestamp| *timestamp <= upto(0));
+        let count = self.steps.count;
+        let mut windows = Windows {
+            first: Vec::with_capacity(count),
+            end: Vec::with_capacity(count),
+            widest: 0,
+            total: 0,
+        };
+        for step in 0..count {
+            let (from, upto) = (from(step), upto(step));
+            while first < timestamps_ms.len() && timestamps_ms[first] <= from {
+                first += 1;
+            }
+            while end < timestamps_ms.len() && timestamps_ms[end] <= upto {
+                end += 1;
+            }
+            let width = (end - first) as u64;
+            windows.widest = windows.widest.max(width);
+            windows.total += width;
+            windows.first.push(first as u32);
+            windows.end.push(end as u32);
+        }
+        windows
+    }
+}
+
+/// A series of a range vector.
+pub(super) struct RangeItem<'a> {
+    pub(super) labels: &'a Labels,
+    pub(super) drop_name: bool,
+    /// Without stale markers.
+    pub(super) points: &'a Points,
+}
+
+/// Samples without stale markers; the same slices when there is none.
+pub(super) fn without_stale(points: &Points) -> Points {
+    if !points.values.iter().any(|value| is_absent(*value)) {
+        return points.clone();
+    }
+    let both = points.timestamps_ms.iter().zip(points.values.iter());
+    let kept = both.filter(|(_, value)| !is_absent(**value));
+    let (timestamps_ms, values): (Vec<i64>, Vec<f64>) = kept.unzip();
+    Points { timestamps_ms: timestamps_ms.into(), values: values.into() }
+}
+
+/// The value at `now_ms` on the line through two points; a counter that fell started from zero.
+pub(super) fn on_line(before: (i64, f64), after: (i64, f64), now_ms: i64, counter: bool) -> f64 {
+    let (y1, y2) = (if counter && after.1 < before.1 { 0.0 } else { before.1 }, after.1);
+    y1 + (y2 - y1) * (now_ms - before.0) as f64 / (after.0 - before.0) as f64
+}
+
+type Visit<'v, 'e> = &'v mut dyn FnMut(&mut Evaluator<'e>, RangeItem<'_>) -> Result<(), QueryError>;
+
+impl<'e> Evaluator<'e> {
+    /// Where the windows of a range node lie.
+    pub(super) fn frame(&self, node: &Node, steps: Steps) -> Frame {
+        let lookback_ms = self.env.lookback_ms;
+        let (shift, range_ms, boundary) = match &node.kind {
+            Kind::Range(range) => (range.selector.shift, range.range_ms, range.selector.boundary),
+            Kind::Subquery(subquery) => (subquery.shift, subquery.range_ms, Boundary::Plain),
+            Kind::Invariant(inner) => return self.frame(inner, steps),
+            _ => unreachable!("not a range vector"),
+        };
+        Frame { steps, shift, range_ms, boundary, lookback_ms }
+    }
+
+    /// Visits the series of a range vector with their samples in reach of the frame.
+    pub(super) fn each_range(
+        &mut self,
+        node: &Node,
+        frame: &Frame,
+        visit: Visit<'_, 'e>,
+    ) -> Result<(), QueryError> {
+        match &node.kind {
+            Kind::Range(range) => self.each_selected(range, frame, visit),
+            Kind::Subquery(subquery) => self.each_evaluated(subquery, frame, visit),
+            Kind::Invariant(inner) => self.each_range(inner, frame, visit),
+            _ => unreachable!("not a range vector"),
+        }
+    }
+
+    fn each_selected(
+        &mut self,
+        range: &Range,
+        frame: &Frame,
+        visit: Visit<'_, 'e>,
+    ) -> Result<(), QueryError> {
+        let selection = self.select(&range.selector, frame.time_range())?;
+        self.each_series(&selection, |own, meta, points| {
+            let points = without_stale(&points);
+            if points.values.is_empty() {
+                return Ok(());
+            }
+            visit(own, RangeItem { labels: meta.labels(), drop_name: false, points: &points })
+        })
+    }
+
+    fn each_evaluated(
+        &mut self,
+        subquery: &Subquery,
+        frame: &Frame,
+        visit: Visit<'_, 'e>,
+    ) -> Result<(), QueryError> {
+        let inner_steps = subquery_steps(subquery, frame.steps);
+        let held = self.samples.current;
+        let series = self.vector_or_scalar(&subquery.inner, inner_steps)?;
+        let all: Arc<[i64]> = (0..inner_steps.count).map(|step| inner_steps.time(step)).collect();
+        for one in series {
+            let (labels, drop_name) = (&one.labels, one.drop_name);
+            let timestamps_ms = Arc::clone(&all);
+            let points = without_stale(&Points { timestamps_ms, values: one.values.into() });
+            visit(self, RangeItem { labels, drop_name, points: &points })?;
+        }
+        self.samples.current = held;
+        Ok(())
+    }
+
+    /// Scalars as one series without labels.
+    fn vector_or_scalar(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
+        if !node.is_scalar() {
+            return self.vector(node, steps);
+        }
+        let values = self.scalar(node, steps)?;
+        let labels = Labels::empty();
+        Ok(if values.is_empty() {
+            vec![]
+        } else {
+            vec![Series { labels, drop_name: false, values }]
+        })
+    }
+
+    /// Calls a function on the windows of each series.
+    pub(super) fn stream_range_function(
+        &mut self,
+        function: RangeFunction,
+        args: &[Node],
+        steps: Steps,
+        sink: Sink<'_, 'e>,
+    ) -> Result<(), QueryError> {
+        let Some((node, span)) = range_argument(args) else {
+            unreachable!("checked by the parser")
+        };
+        let params = self.scalar_arguments(args, steps)?;
+        let frame = self.frame(node, steps);
+        function.assert_allows(frame.boundary)?;
+        let mut tables = SharedTables::new();
+        let mut values = vec![absent(); steps.count];
+        self.each_range(node, &frame, &mut |own, item| {
+            let points = item.points;
+            let make = || frame.windows(&points.timestamps_ms);
+            let windows = tables.get(&points.timestamps_ms, make);
+            own.samples.total += windows.total;
+            own.touch(windows.widest)?;
+            let windowed = Windowed {
+                timestamps_ms: &points.timestamps_ms,
+                values: &points.values,
+                windows: &windows,
+                frame: &frame,
+                params: &params,
+            };
+            windowed.evaluate(function, &mut values)?;
+            if values.iter().all(|value| is_absent(*value)) {
+                return Ok(());
+            }
+            if function.wants_counter() {
+                own.note_non_counter(item.labels, span);
+            }
+            let drop_name = item.drop_name || !function.keeps_name();
+            sink(own, Item { labels: item.labels, drop_name, values: &mut values })
+        })?;
+        self.note_quantiles(function, args, &params);
+        Ok(())
+    }
+
+    /// The scalar arguments of a call, in order.
+    pub(super) fn scalar_arguments(
+        &mut self,
+        args: &[Node],
+        steps: Steps,
+    ) -> Result<Vec<Vec<f64>>, QueryError> {
+        args.iter().filter(|arg| arg.is_scalar()).map(|arg| self.scalar(arg, steps)).collect()
+    }
+
+    fn note_quantiles(&mut self, function: RangeFunction, args: &[Node], params: &[Vec<f64>]) {
+        if function != RangeFunction::Quantile {
+            return;
+        }
+        let (Some(arg), Some(quantiles)) = (args.first(), params.first()) else { return };
+        for quantile in quantiles.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
+            self.notes.invalid_quantile(*quantile, arg.span);
+        }
+    }
+
+    fn note_non_counter(&mut self, labels: &Labels, span: Span) {
+        let name = labels.name();
+        if name.is_empty() {
+            return;
+        }
+        let quoted = || crate::model::labels::quote(name);
+        if self.env.type_and_unit_labels {
+            let kind = labels.get("__type__").unwrap_or("");
+            if !matches!(kind, "counter" | "histogram") {
+                let text = format!(
+                    "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", got {}: {}",
+                    crate::model::labels::quote(kind),
+                    quoted()
+                );
+                self.notes.info(&text, span);
+            }
+        } else if !["_total", "_sum", "_count", "_bucket"].iter().any(|end| name.ends_with(end)) {
+            let text = format!(
+                "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {}",
+                quoted()
+            );
+            self.notes.info(&text, span);
+        }
+    }
+
+    /// `absent_over_time`: 1 where no series has a sample in its window.
+    pub(super) fn absent_over_time(
+        &mut self,
+        args: &[Node],
+        steps: Steps,
+    ) -> Result<Vec<Series>, QueryError> {
+        let Some((node, _)) = range_argument(args) else { unreachable!("checked by the parser") };
+        let mut values = vec![1.0; steps.count];
+        let function = RangeFunction::Present;
+        self.stream_range_function(function, args, steps, &mut |_, item| {
+            let present = item.values.iter().map(|value| !is_absent(*value));
+            values
+                .iter_mut()
+                .zip(present)
+                .filter(|(_, present)| *present)
+                .for_each(|(value, _)| *value = absent());
+            Ok(())
+        })?;
+        let labels = super::functions::absent_labels(node);
+        Ok(vec![Series { labels, drop_name: false, values }])
+    }
+
+    /// A range vector as the result of an instant query.
+    pub(super) fn matrix(&mut self, node: &Node, steps: Steps) -> Result<Value, QueryError> {
+        let frame = self.frame(node, steps);
+        let (min_ms, max_ms) = (frame.end_ms(0) - frame.range_ms, frame.end_ms(0));
+        let mut out = Vec::new();
+        let delayed = self.env.delayed_name_removal;
+        self.each_range(node, &frame, &mut |own, item| {
+            let both = item.points.timestamps_ms.iter().zip(item.points.values.iter());
+            let (before, after) = frame.extension();
+            let inside = |at: i64| min_ms - before < at && at <= max_ms + after;
+            let points: Vec<_> =
+                both.filter(|(at, _)| inside(**at)).map(|(at, value)| (*at, *value)).collect();
+            let points = match frame.boundary {
+                Boundary::Plain => points,
+                boundary => with_borders(&points, min_ms, max_ms, boundary),
+            };
+            if points.is_empty() {
+                return Ok(());
+            }
+            own.samples.total += points.len() as u64;
+            own.hold(points.len() as u64)?;
+            let strip = delayed && item.drop_name;
+            let labels =
+                if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
+            out.push(engine::Series { labels, points });
+            Ok(())
+        })?;
+        Ok(Value::Matrix(out))
+    }
+}
+
+/// The range among a call's arguments, and the place that annotations name.
+pub(super) fn range_argument(args: &[Node]) -> Option<(&Node, Span)> {
+    let is_range = |arg: &&Node| arg.value_type() == crate::promql::ast::ValueType::Matrix;
+    Some((args.iter().find(is_range)?, args.first()?.span))
+}
+
+/// The moments at which a subquery's expression is evaluated: multiples of its step.
+fn subquery_steps(subquery: &Subquery, outer: Steps) -> Steps {
+    let step_ms = subquery.step_ms.max(1);
+    let after_ms = subquery.shift.apply(outer.start_ms) - subquery.range_ms;
+    let end_ms = subquery.shift.apply(outer.last_ms());
+    let mut start_ms = step_ms * (after_ms / step_ms);
+    if start_ms <= after_ms {
+        start_ms += step_ms;
+    }
+    Steps::between(start_ms, end_ms, step_ms)
+}
+
+/// The samples of an anchored or smoothed range with values at its very borders.
+fn with_borders(
+    points: &[(i64, f64)],
+    min_ms: i64,
+    max_ms: i64,
+    boundary: Boundary,
+) -> Vec<(i64, f64)> {
+    let Some(mut last) = points.len().checked_sub(1) else { return Vec::new() };
+    let smoothed = boundary == Boundary::Smoothed;
+    let mut first = points[..last].partition_point(|point| point.0 <= min_ms).saturating_sub(1);
+    if smoothed {
+        last = points[..last].partition_point(|point| point.0 < max_ms);
+    }
+    if points[last].0 <= min_ms {
+        return Vec::new();
+    }
+    let left = match points.get(first + 1) {
+        Some(next) if smoothed && points[first].0 < min_ms => {
+            on_line(points[first], *next, min_ms, false)
+        }
+        _ => points[first].1,
+    };
+    let right = if smoothed && 0 < last && max_ms < points[last].0 {
+        on_line(points[last - 1], points[last], max_ms, false)
+    } else {
+        points[last].1
+    };
+    let mut end = last + 1;
+    if points[first].0 <= min_ms {
+        first += 1;
+    }
+    if max_ms <= points[last].0 {
+        end -= 1;
+    }
+    let mut out = vec![(min_ms, left)];
+    out.extend(points.get(first..end).unwrap_or_default());
+    out.push((max_ms, right));
+    out
+}

@@ -1,0 +1,406 @@
+//! Runs promqltest scripts against the evaluator in process, on a store in memory.
+//!
+//! The scripts are not part of the repository. Evals that expect or need native histograms are
+//! skipped or fail; each file has a floor that only rises.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use narthex::model::duration;
+use narthex::model::labels::Labels;
+use narthex::model::sample::is_stale_nan;
+use narthex::promql::engine::{Engine, Query, QueryError, QueryOutput, Value};
+use narthex::promql::parser::parse_metric;
+use regex::Regex;
+
+use crate::promql_store::{Memory, Step, number, sequence, split_series};
+
+/// Evals that pass, by file.
+const FLOORS: &[(&str, usize)] = &[];
+
+fn scripts() -> PathBuf {
+    let shared = std::env::var_os("NARTHEX_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    shared.join("conformance/promql")
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test reads files that are not the server's")]
+fn scripts_pass_as_often_as_before() {
+    let folder = scripts();
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: no conformance scripts; NARTHEX_SHARED names their folder");
+        return;
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let mut fallen = Vec::new();
+    let verbose = std::env::var("PROMQL_SCRIPT").unwrap_or_default();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "test")) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(path).expect("a readable script");
+        let tally = run(&text);
+        println!(
+            "{name}: {} passed, {} failed, {} skipped",
+            tally.passed,
+            tally.failures.len(),
+            tally.skipped
+        );
+        if !verbose.is_empty() && name.starts_with(&verbose) {
+            tally.failures.iter().for_each(|failure| println!("  {failure}"));
+        }
+        let floor = FLOORS.iter().find(|(own, _)| *own == name).map_or(0, |(_, floor)| *floor);
+        if tally.passed < floor {
+            fallen.push(format!("{name}: {} passed, {floor} before", tally.passed));
+        }
+    }
+    assert!(fallen.is_empty(), "{}", fallen.join("\n"));
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    skipped: usize,
+    failures: Vec<String>,
+}
+
+fn run(text: &str) -> Tally {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim())
+        .map(|line| if line.starts_with('#') { "" } else { line })
+        .collect();
+    let mut tally = Tally::default();
+    let mut memory = Memory::default();
+    let mut at = 0;
+    while at < lines.len() {
+        let first = at;
+        at += 1;
+        let word = lines[first].split_whitespace().next().unwrap_or("");
+        if word.is_empty() {
+            continue;
+        }
+        while !word.starts_with("clear") && at < lines.len() && !lines[at].is_empty() {
+            at += 1;
+        }
+        let block = &lines[first..at];
+        if word == "clear" {
+            memory = Memory::default();
+        } else if word.starts_with("load") {
+            load(&mut memory, block).unwrap_or_else(|err| panic!("line {}: {err}", first + 1));
+        } else {
+            let mut eval =
+                Eval::parse(block).unwrap_or_else(|err| panic!("line {}: {err}", first + 1));
+            eval.line = first + 1;
+            match eval.check(&memory.engine(true)) {
+                _ if eval.needs_histograms => tally.skipped += 1,
+                Ok(()) => tally.passed += 1,
+                Err(err) => tally.failures.push(format!("{}: {}: {err}", eval.line, eval.expr)),
+            }
+        }
+    }
+    tally
+}
+
+fn load(memory: &mut Memory, block: &[&str]) -> Result<(), String> {
+    let gap = block[0].split_whitespace().nth(1).ok_or("a gap")?;
+    let gap_ms = milliseconds(gap)?;
+    for line in block[1..]
+        .iter()
+        .filter(|line| !line.split_whitespace().next().unwrap_or("").ends_with("@st"))
+    {
+        memory.load(gap_ms, line)?;
+    }
+    Ok(())
+}
+
+fn milliseconds(text: &str) -> Result<i64, String> {
+    duration::parse(text).map(|own: Duration| own.as_millis() as i64).map_err(|err| err.to_string())
+}
+
+/// What a text must look like.
+enum Text {
+    Any,
+    Exactly(String),
+    Like(Regex),
+}
+
+impl Text {
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(own) => own == text,
+            Self::Like(regex) => regex.is_match(text),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Eval {
+    line: usize,
+    expr: String,
+    /// Start, end and step of what is expected.
+    grid: (i64, i64, i64),
+    at_ms: i64,
+    is_range: bool,
+    fail: Option<Text>,
+    some_warning: bool,
+    some_info: bool,
+    warnings: Vec<Text>,
+    infos: Vec<Text>,
+    no_warning: bool,
+    no_info: bool,
+    ordered: bool,
+    scalar: Option<f64>,
+    string: Option<String>,
+    not_as_range: bool,
+    series: BTreeMap<Labels, (usize, Vec<Step>)>,
+    needs_histograms: bool,
+}
+
+impl Eval {
+    fn parse(block: &[&str]) -> Result<Self, String> {
+        let mut eval = Self::default();
+        let (command, rest) = block[0].split_once(char::is_whitespace).ok_or("a command")?;
+        let rest = rest.trim();
+        if let Some(rest) = rest.strip_prefix("instant") {
+            let rest = rest.trim_start().strip_prefix("at").ok_or("a time")?.trim_start();
+            let (at, expr) = rest.split_once(char::is_whitespace).ok_or("an expression")?;
+            eval.at_ms = milliseconds(at)?;
+            eval.expr = expr.trim().to_owned();
+            eval.grid = (eval.at_ms, eval.at_ms, 1);
+        } else {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let ["range", "from", from, "to", to, "step", step, ..] = words[..] else {
+                return Err(format!("not an eval: {rest}"));
+            };
+            eval.grid = (milliseconds(from)?, milliseconds(to)?, milliseconds(step)?);
+            eval.is_range = true;
+            let after = rest.split_once(" step ").ok_or("a step")?.1.trim_start();
+            eval.expr = after[step.len()..].trim().to_owned();
+        }
+        match command {
+            "eval_fail" => eval.fail = Some(Text::Any),
+            "eval_warn" => eval.some_warning = true,
+            "eval_info" => eval.some_info = true,
+            "eval_ordered" => eval.ordered = true,
+            _ => {}
+        }
+        let mut position = 0;
+        for line in &block[1..] {
+            eval.expectation(line, &mut position)?;
+        }
+        Ok(eval)
+    }
+
+    fn expectation(&mut self, line: &str, position: &mut usize) -> Result<(), String> {
+        if let Some(text) = line.strip_prefix("expected_fail_message") {
+            self.fail = Some(Text::Exactly(text.trim().to_owned()));
+        } else if let Some(text) = line.strip_prefix("expected_fail_regexp") {
+            self.fail = Some(Text::Like(regex(text.trim())?));
+        } else if let Some(rest) = line.strip_prefix("expect range vector") {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let ["from", from, "to", to, "step", step] = words[..] else {
+                return Err(format!("a range: {rest}"));
+            };
+            self.grid = (milliseconds(from)?, milliseconds(to)?, milliseconds(step)?);
+            self.at_ms = self.grid.1;
+            self.not_as_range = true;
+        } else if let Some(text) = line.strip_prefix("expect string") {
+            let text = text.trim();
+            let inner = text.get(1..text.len().saturating_sub(1)).unwrap_or("");
+            self.string = Some(if text.starts_with('`') {
+                inner.to_owned()
+            } else {
+                inner.replace("\\\"", "\"")
+            });
+            self.not_as_range = true;
+        } else if line.split(' ').next() == Some("expect") {
+            self.annotation(line)?;
+        } else if let Ok(value) = number(line) {
+            self.scalar = Some(value);
+        } else {
+            let (metric, values) = split_series(line)?;
+            let labels = parse_metric(metric).map_err(|err| format!("{err} in {line}"))?;
+            let steps = sequence(values)?;
+            self.needs_histograms |= steps.contains(&Step::Histogram);
+            *position += 1;
+            self.series.insert(labels, (*position, steps));
+        }
+        Ok(())
+    }
+
+    fn annotation(&mut self, line: &str) -> Result<(), String> {
+        let rest = line["expect".len()..].trim();
+        let (kind, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let rest = rest.trim();
+        let text = match (rest.strip_prefix("msg:"), rest.strip_prefix("regex:")) {
+            (Some(text), _) => Text::Exactly(text.trim().to_owned()),
+            (_, Some(text)) => Text::Like(regex(text.trim())?),
+            _ => Text::Any,
+        };
+        match kind {
+            "fail" => self.fail = Some(text),
+            "warn" => self.warnings.push(text),
+            "info" => self.infos.push(text),
+            "no_warn" => self.no_warning = true,
+            "no_info" => self.no_info = true,
+            "ordered" => self.ordered = true,
+            _ => return Err(format!("expectation {line}")),
+        }
+        Ok(())
+    }
+
+    /// Evaluates, and where that makes sense once more in the middle of a range.
+    fn check(&self, engine: &Engine) -> Result<(), String> {
+        let query = Query::new(&self.expr);
+        let (start_ms, end_ms, step_ms) = self.grid;
+        let result = if self.is_range {
+            engine.range(&query, start_ms, end_ms, step_ms)
+        } else {
+            engine.instant(&query, self.at_ms)
+        };
+        self.judge(result)?;
+        if self.is_range || self.not_as_range || self.fail.is_some() || self.ordered {
+            return Ok(());
+        }
+        let (before, after) = (self.at_ms - 60_000, self.at_ms + 60_000);
+        let output = engine
+            .range(&query, before, after, 60_000)
+            .map_err(|err| format!("as range: {err}"))?;
+        let Value::Matrix(matrix) = &output.value else { return Err("not a matrix".to_owned()) };
+        let mut found = BTreeMap::new();
+        for series in matrix {
+            let points = series.points.iter().filter(|(at_ms, _)| *at_ms == self.at_ms);
+            points.for_each(|(_, value)| {
+                found.insert(series.labels.clone(), (0, vec![(self.at_ms, *value)]));
+            });
+        }
+        let scalar = self.scalar.map(|value| (Labels::empty(), (0, vec![Step::Float(value)])));
+        let expected = match scalar {
+            Some(scalar) => [scalar].into(),
+            None => self.series.clone(),
+        };
+        self.compare(&expected, &found).map_err(|err| format!("as range: {err}"))
+    }
+
+    fn judge(&self, result: Result<QueryOutput, QueryError>) -> Result<(), String> {
+        let output = match (result, &self.fail) {
+            (Err(err), Some(text)) if text.matches(&err.to_string()) => return Ok(()),
+            (Err(err), _) => return Err(format!("failed: {err}")),
+            (Ok(_), Some(_)) => return Err("did not fail".to_owned()),
+            (Ok(output), None) => output,
+        };
+        self.judge_annotations(
+            "warning",
+            &self.warnings,
+            self.no_warning,
+            self.some_warning,
+            &output.warnings,
+        )?;
+        self.judge_annotations("info", &self.infos, self.no_info, self.some_info, &output.infos)?;
+        let point = |at_ms, value| vec![(at_ms, value)];
+        let found: BTreeMap<Labels, (usize, Vec<(i64, f64)>)> = match output.value {
+            Value::String { value, .. } => {
+                let fits = self.string.as_ref() == Some(&value);
+                return if fits { Ok(()) } else { Err(format!("got string {value:?}")) };
+            }
+            Value::Scalar { value, .. } => {
+                let Some(expected) = self.scalar else { return Err(format!("got scalar {value}")) };
+                let fits = almost_equal(expected, value);
+                return if fits {
+                    Ok(())
+                } else {
+                    Err(format!("expected {expected}, got {value}"))
+                };
+            }
+            Value::Vector(vector) => {
+                let all = vector.into_iter().enumerate();
+                all.map(|(at, one)| (one.labels, (at + 1, point(one.timestamp_ms, one.value))))
+                    .collect()
+            }
+            Value::Matrix(matrix) => {
+                assert!(matrix.is_sorted_by(|a, b| a.labels < b.labels), "sorted and unique");
+                matrix.into_iter().map(|one| (one.labels, (0, one.points))).collect()
+            }
+        };
+        if self.scalar.is_some() {
+            return Err("expected a scalar".to_owned());
+        }
+        self.compare(&self.series, &found)
+    }
+
+    fn judge_annotations(
+        &self,
+        kind: &str,
+        expected: &[Text],
+        none: bool,
+        some: bool,
+        found: &[String],
+    ) -> Result<(), String> {
+        if none && !found.is_empty() {
+            return Err(format!("unexpected {kind}: {found:?}"));
+        }
+        if (some || !expected.is_empty()) && found.is_empty() {
+            return Err(format!("expected {kind}, got none"));
+        }
+        let all_found = expected.iter().all(|text| found.iter().any(|own| text.matches(own)));
+        let all_expected = expected.is_empty()
+            || found.iter().all(|own| expected.iter().any(|text| text.matches(own)));
+        if all_found && all_expected { Ok(()) } else { Err(format!("{kind} differs: {found:?}")) }
+    }
+
+    fn compare(
+        &self,
+        expected: &BTreeMap<Labels, (usize, Vec<Step>)>,
+        found: &BTreeMap<Labels, (usize, Vec<(i64, f64)>)>,
+    ) -> Result<(), String> {
+        if let Some((labels, (_, points))) =
+            found.iter().find(|(labels, _)| !expected.contains_key(labels))
+        {
+            return Err(format!("unexpected {labels} {points:?}"));
+        }
+        for (labels, (position, steps)) in expected {
+            let Some((own_position, points)) = found.get(labels) else {
+                return Err(format!("{labels} not found"));
+            };
+            if self.ordered && position != own_position {
+                return Err(format!("{labels} at {own_position}, expected at {position}"));
+            }
+            let time = |at: usize| self.grid.0 + at as i64 * self.grid.2;
+            let wanted: Vec<(i64, f64)> = steps
+                .iter()
+                .enumerate()
+                .filter_map(|(at, step)| match step {
+                    Step::Float(value) => Some((time(at), *value)),
+                    _ => None,
+                })
+                .collect();
+            let equal = |(a, b): (&(i64, f64), &(i64, f64))| a.0 == b.0 && almost_equal(a.1, b.1);
+            if wanted.len() != points.len() || !wanted.iter().zip(points).all(equal) {
+                return Err(format!("{labels}: expected {wanted:?}, got {points:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|err| err.to_string())
+}
+
+/// Within a millionth.
+fn almost_equal(a: f64, b: f64) -> bool {
+    if is_stale_nan(a) || is_stale_nan(b) {
+        return is_stale_nan(a) && is_stale_nan(b);
+    }
+    if a == b || a.is_nan() && b.is_nan() {
+        return true;
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < 1e-6 * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < 1e-6
+}
