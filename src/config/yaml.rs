@@ -286,7 +286,6 @@ impl Bytes {
         }
         Ok(Self(bytes as u64))
     }
-
 }
 
 impl fmt::Display for Bytes {
