@@ -1,6 +1,8 @@
 //! A syntax tree back to text, as Prometheus prints it: one line, matchers in order of their text,
 //! durations in their own notation. Parsing it again gives the same tree, apart from positions.
 
+pub mod pretty;
+
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
