@@ -94,9 +94,10 @@ fn general_form(value: f64, precision: Option<usize>) -> String {
     };
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trimmed = match mantissa.contains('.') {
-        true => mantissa.trim_end_matches('0').trim_end_matches('.'),
-        false => mantissa,
+    let trimmed = if mantissa.contains('.') {
+        mantissa.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        mantissa
     };
     let digits = trimmed.bytes().filter(u8::is_ascii_digit).count() as i32;
     let limit = match precision {
@@ -189,9 +190,8 @@ impl Printer {
         }
         match value {
             Value::Nil if verb == 'v' => self.pad_spaces("<nil>"),
-            Value::Nil => self.bad_verb(value, verb),
             Value::Bool(flag) if matches!(verb, 'v' | 't') => self.pad_spaces(&flag.to_string()),
-            Value::Bool(_) => self.bad_verb(value, verb),
+            Value::Nil | Value::Bool(_) => self.bad_verb(value, verb),
             Value::Float(number) => self.float(*number, verb, value),
             Value::Uint(number) => self.integer(*number, false, verb, value),
             Value::Str(text) | Value::Safe(_, text) => self.string(text, verb, value),
@@ -337,8 +337,7 @@ impl Printer {
 
     fn float(&mut self, number: f64, verb: char, value: &Value) {
         let (form, precision) = match verb {
-            'v' => ('g', self.flags.precision),
-            'g' | 'G' => ('g', self.flags.precision),
+            'v' | 'g' | 'G' => ('g', self.flags.precision),
             'e' | 'E' => ('e', Some(self.flags.precision.unwrap_or(6))),
             'f' | 'F' => ('f', Some(self.flags.precision.unwrap_or(6))),
             _ => return self.bad_verb(value, verb),

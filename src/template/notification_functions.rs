@@ -131,9 +131,10 @@ pub(super) static OWN: &[(&str, Function)] = &[
     (
         "ternary",
         Function::fixed(&[Type::Any, Type::Any, Type::Any], |_, args| {
-            Ok(any(args, if any(args, 2).truth() { 0 } else { 1 }).clone())
+            Ok(any(args, usize::from(!any(args, 2).truth())).clone())
         }),
     ),
+    ("title", of_text!(|text| title(text))),
     (
         "toDate",
         Function::fixed(&[Type::Str, Type::Str], |_, args| {
@@ -236,8 +237,7 @@ fn decode_base64(_: &Context<'_>, args: &[Value]) -> Result<Value, String> {
     let encoded = text(args, 0);
     let bytes = URL_SAFE.decode(encoded).map_err(|err| {
         let offset = match err {
-            InvalidByte(offset, _) => offset,
-            InvalidLastSymbol { offset, .. } => offset,
+            InvalidByte(offset, _) | InvalidLastSymbol { offset, .. } => offset,
             _ => encoded.len(),
         };
         format!("illegal base64 data at input byte {offset}")
@@ -257,4 +257,28 @@ fn unescape_query(text: &str) -> Result<Value, String> {
     }
     let spaced = text.replace('+', " ");
     Ok(Value::text(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy()))
+}
+
+/// Capitals at the start of each word, small letters elsewhere. Apostrophes, dots and colons
+/// between letters do not end a word, as in Unicode's rules.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter.is_alphabetic() {
+            if in_word {
+                out.extend(letter.to_lowercase());
+            } else {
+                out.extend(letter.to_uppercase());
+            }
+            in_word = true;
+            continue;
+        }
+        out.push(letter);
+        let joins = matches!(letter, '\'' | '’' | '.' | ':' | '·')
+            && letters.peek().is_some_and(|next| next.is_alphabetic());
+        in_word = letter.is_numeric() || letter == '_' || (in_word && joins);
+    }
+    out
 }

@@ -292,11 +292,7 @@ impl<'a> Parser<'a> {
         }))
     }
 
-    fn leave_range(
-        &mut self,
-        name: &str,
-        node: Node,
-    ) -> Result<Node, TemplateError> {
+    fn leave_range(&mut self, name: &str, node: Node) -> Result<Node, TemplateError> {
         let end = self.next_non_space();
         if end.kind != Kind::RightDelim {
             return self.unexpected(&end, name);

@@ -173,6 +173,7 @@ static OWN: &[(&str, Function)] = &[
         }),
     ),
     ("tableLink", of_text!(|expr| format!("/graph?g0.expr={}&g0.tab=1", escape_query(expr)))),
+    ("title", of_text!(title)),
     (
         "toDuration",
         Function::fixed(&[Type::Any], |_, args| {
@@ -244,4 +245,21 @@ fn strip_domain(address: &str) -> String {
         port if name.contains(':') => format!("[{name}]:{port}"),
         port => format!("{name}:{port}"),
     }
+}
+
+/// Go's `strings.Title`: a capital at the start of each word, the rest as it is.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for letter in text.chars() {
+        if in_word {
+            out.push(letter);
+        } else {
+            out.extend(letter.to_uppercase());
+        }
+        in_word = letter == '_'
+            || letter.is_alphanumeric()
+            || (!letter.is_ascii() && !letter.is_whitespace());
+    }
+    out
 }

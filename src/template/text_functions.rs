@@ -59,7 +59,6 @@ pub(super) static SHARED: &[(&str, Function)] = &[
             Ok(Value::Safe(Safety::Html, text(args, 0).into()))
         }),
     ),
-    ("title", of_text!(|text| title(text))),
     ("toLower", of_text!(|text| text.to_lowercase())),
     ("toUpper", of_text!(|text| text.to_uppercase())),
 ];
@@ -206,30 +205,6 @@ fn replace_all(_: &Context<'_>, args: &[Value]) -> Result<Value, String> {
         })
     });
     Ok(Value::text(replaced))
-}
-
-/// Capitals at the start of each word, small letters elsewhere. Apostrophes, dots and colons
-/// between letters do not end a word, as in Unicode's rules.
-fn title(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut in_word = false;
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter.is_alphabetic() {
-            if in_word {
-                out.extend(letter.to_lowercase());
-            } else {
-                out.extend(letter.to_uppercase());
-            }
-            in_word = true;
-            continue;
-        }
-        out.push(letter);
-        let joins = matches!(letter, '\'' | '’' | '.' | ':' | '·')
-            && letters.peek().is_some_and(|next| next.is_alphabetic());
-        in_word = letter.is_numeric() || letter == '_' || (in_word && joins);
-    }
-    out
 }
 
 /// The texts of a list.

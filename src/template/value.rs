@@ -208,10 +208,8 @@ impl Type {
             | (Self::Duration, Value::Duration(_)) => true,
             (Self::Strings, Value::List(list)) => list.go_type.strings,
             (Self::AnyList, Value::List(list)) => std::ptr::eq(list.go_type, &raw const ANY_LIST),
-            (Self::Named(go_type), Value::List(List { go_type: own, .. }))
-            | (Self::Named(go_type), Value::Map(Map { go_type: own, .. }))
-            | (Self::Named(go_type), Value::Struct(Struct { go_type: own, .. })) => {
-                std::ptr::eq(*own, go_type)
+            (Self::Named(go_type), value) => {
+                value.go_type().is_some_and(|own| std::ptr::eq(own, go_type))
             }
             _ => false,
         }

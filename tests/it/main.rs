@@ -4,4 +4,5 @@ mod licences;
 mod promql_conformance;
 mod promql_scripts;
 mod promql_store;
+mod templates;
 mod tidy;
