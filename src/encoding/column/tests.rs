@@ -240,5 +240,13 @@ fn errors_say_where_and_what() {
         (&[TAG_RAW], usize::MAX),
     ];
     let errors = cases.map(|(bytes, count)| check(bytes, count).to_string()).join("\n");
-    insta::assert_snapshot!(errors, @"");
+    insta::assert_snapshot!(errors, @r"
+    byte 0 of the chunk: empty chunk
+    byte 0 of the chunk: unknown codec of values
+    byte 1 of the chunk: raw values of another length
+    byte 9 of the chunk: bytes after a constant
+    byte 1 of the chunk: chunk ends too early
+    byte 7 of the chunk: integers wider than 64 bits
+    byte 0 of the chunk: more rows than a chunk may have
+    ");
 }

@@ -1,0 +1,529 @@
+//! Writes a segment from front to back.
+//!
+//! Columns go to the file as they come; what is kept until the end is a few dozen bytes per chunk,
+//! the timestamp columns and the labels of the series. Readers profit when chunks of one metric
+//! are written side by side.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::format::{
+    Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, OrdinalRun, PAGE_BYTES, Section,
+    VERSION, pack, put_postings, width_bits,
+};
+use super::{SegmentInfo, SequenceRange, TimestampsId};
+use crate::base::disk::{Disk, DiskFile};
+use crate::encoding::column::{CHUNK_ROWS_MAX, encode_timestamps, encode_values};
+use crate::model::labels::Labels;
+
+type HashMap<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Bytes that are collected before they are written.
+const BUFFER_BYTES: usize = 16 * PAGE_BYTES;
+/// Chunks up to this length are written once, however many series have the same bytes.
+const SHARED_BYTES_MAX: usize = 16;
+/// Different short chunks that are remembered.
+const SHARED_CHUNKS_MAX: usize = 16 << 10;
+
+/// A series as the whole store knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesIdentity<'a> {
+    /// Keyed hash of the labels; one series has one, and no two have the same.
+    pub fingerprint: u128,
+    /// Its labels.
+    pub labels: &'a Labels,
+}
+
+/// Which rows of a timestamp column have a value.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    /// All.
+    All,
+    /// Row `r` has one if bit `r % 64` of word `r / 64` is set. Bits behind the last row are zero.
+    Mask(&'a [u64]),
+}
+
+/// A segment that is being written. Dropping it leaves an unfinished file.
+pub struct SegmentWriter {
+    pages: Pages,
+    timestamps: Vec<TimestampsMeta>,
+    timestamps_ids: HashMap<Arc<[i64]>, u32>,
+    series: Vec<(u128, Labels)>,
+    series_ids: HashMap<u128, u32>,
+    chunks: Vec<ChunkMeta>,
+    short_chunks: HashMap<SmallVec<[u8; SHARED_BYTES_MAX]>, u64>,
+    scratch: Vec<u8>,
+    sample_count: u64,
+    min_ms: i64,
+    max_ms: i64,
+}
+
+struct TimestampsMeta {
+    timestamps_ms: Arc<[i64]>,
+    offset: u64,
+    length: u32,
+}
+
+struct ChunkMeta {
+    /// Position in the writer's list of series; the ordinal once that is known.
+    series: u32,
+    timestamps: u32,
+    offset: u64,
+    length: u32,
+    part: Option<Box<Part>>,
+}
+
+/// Which rows a chunk has that has not all.
+struct Part {
+    first_row: u32,
+    last_row: u32,
+    count: u32,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl SegmentWriter {
+    /// Creates the file; its name is durable when this returns.
+    pub fn create(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let file = disk.create(path)?;
+        disk.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let mut pages = Pages { file, buffer: Vec::new(), flushed: 0, crcs: Vec::new() };
+        pages.push(&HEADER_MAGIC)?;
+        pages.push(&VERSION.to_le_bytes())?;
+        pages.push(&[0; 4])?;
+        Ok(Self {
+            pages,
+            timestamps: Vec::new(),
+            timestamps_ids: HashMap::default(),
+            series: Vec::new(),
+            series_ids: HashMap::default(),
+            chunks: Vec::new(),
+            short_chunks: HashMap::default(),
+            scratch: Vec::new(),
+            sample_count: 0,
+            min_ms: i64::MAX,
+            max_ms: i64::MIN,
+        })
+    }
+
+    /// Adds a timestamp column: strictly ascending, not empty, at most [`CHUNK_ROWS_MAX`] rows.
+    /// The same column again gives the same id. Chunks may refer to it until the end.
+    pub fn begin_timestamps(&mut self, timestamps_ms: &[i64]) -> io::Result<TimestampsId> {
+        assert!(!timestamps_ms.is_empty() && timestamps_ms.len() <= CHUNK_ROWS_MAX);
+        assert!(timestamps_ms.is_sorted_by(|a, b| a < b), "timestamps ascend");
+        if let Some(id) = self.timestamps_ids.get(timestamps_ms) {
+            return Ok(TimestampsId(*id));
+        }
+        self.scratch.clear();
+        encode_timestamps(timestamps_ms, &mut self.scratch);
+        let id = self.timestamps.len() as u32;
+        let timestamps_ms: Arc<[i64]> = timestamps_ms.into();
+        self.timestamps.push(TimestampsMeta {
+            timestamps_ms: timestamps_ms.clone(),
+            offset: self.pages.position() - HEADER_BYTES as u64,
+            length: self.scratch.len() as u32,
+        });
+        self.timestamps_ids.insert(timestamps_ms, id);
+        self.pages.push(&self.scratch)?;
+        Ok(TimestampsId(id))
+    }
+
+    /// Adds samples of one series. There is one value for each row that has one. Of two chunks of
+    /// a series the one written first comes first when they are read.
+    pub fn chunk(
+        &mut self,
+        series: SeriesIdentity<'_>,
+        timestamps: TimestampsId,
+        rows: Rows<'_>,
+        values: &[f64],
+    ) -> io::Result<()> {
+        let column = &*self.timestamps[timestamps.0 as usize].timestamps_ms;
+        self.scratch.clear();
+        let part = match rows {
+            Rows::All => None,
+            Rows::Mask(mask) => {
+                if mask.iter().all(|word| *word == 0) {
+                    assert!(values.is_empty(), "a value for each row of the mask");
+                    return Ok(());
+                }
+                part_of(mask, column, &mut self.scratch)
+            }
+        };
+        let (first_ms, last_ms, count) = match &part {
+            Some(part) => (part.first_ms, part.last_ms, part.count as usize),
+            None => (column[0], column[column.len() - 1], column.len()),
+        };
+        assert_eq!(values.len(), count, "a value for each row");
+        self.min_ms = self.min_ms.min(first_ms);
+        self.max_ms = self.max_ms.max(last_ms);
+        self.sample_count += count as u64;
+        encode_values(values, &mut self.scratch);
+        let series = self.series_id(series);
+        let length = self.scratch.len() as u32;
+        let offset = self.place()?;
+        self.chunks.push(ChunkMeta { series, timestamps: timestamps.0, offset, length, part });
+        Ok(())
+    }
+
+    /// Writes the tables and waits until everything is on the device.
+    pub fn finish(mut self, sequences: SequenceRange) -> io::Result<SegmentInfo> {
+        let mut order: Vec<u32> = (0..self.series.len() as u32).collect();
+        let key = |id: &u32| {
+            let labels = &self.series[*id as usize].1;
+            (labels.name(), labels)
+        };
+        order.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        let mut ordinals = vec![0; order.len()];
+        for (ordinal, id) in order.iter().enumerate() {
+            ordinals[*id as usize] = ordinal as u32;
+        }
+        let series: Vec<_> = order.iter().map(|id| self.series[*id as usize].clone()).collect();
+        for chunk in &mut self.chunks {
+            chunk.series = ordinals[chunk.series as usize];
+        }
+        // Stable: chunks of one series stay in write order.
+        self.chunks.sort_by_key(|chunk| chunk.series);
+
+        let columns = self.pages.position() - HEADER_BYTES as u64;
+        let columns_entry = Entry {
+            id: Section::Columns as u32,
+            width_bits: 8,
+            count: columns,
+            offset: HEADER_BYTES as u64,
+        };
+        let mut sections = Sections { pages: self.pages, entries: vec![columns_entry] };
+        let base_ms = self.timestamps.iter().map(|own| own.timestamps_ms[0]).min().unwrap_or(0);
+        let info = [
+            self.min_ms as u64,
+            self.max_ms as u64,
+            base_ms as u64,
+            self.sample_count,
+            sequences.first,
+            sequences.last,
+        ];
+        sections.integers_of_width(Section::Info, &info, 64)?;
+        sections.timestamps(&self.timestamps, base_ms)?;
+        sections.chunks(&self.chunks, series.len(), base_ms)?;
+        sections.series(&series)?;
+        let bytes = sections.finish()?;
+        Ok(SegmentInfo {
+            min_ms: self.min_ms,
+            max_ms: self.max_ms,
+            series_count: series.len() as u32,
+            chunk_count: self.chunks.len() as u64,
+            sample_count: self.sample_count,
+            bytes,
+            sequences,
+        })
+    }
+
+    fn series_id(&mut self, series: SeriesIdentity<'_>) -> u32 {
+        let next = self.series.len() as u32;
+        let id = *self.series_ids.entry(series.fingerprint).or_insert(next);
+        if id == next {
+            self.series.push((series.fingerprint, series.labels.clone()));
+        }
+        debug_assert_eq!(&self.series[id as usize].1, series.labels, "one series, one fingerprint");
+        id
+    }
+
+    /// Writes the chunk in `scratch` unless it is short and there already; where it lies.
+    fn place(&mut self) -> io::Result<u64> {
+        let offset = self.pages.position() - HEADER_BYTES as u64;
+        if self.scratch.len() <= SHARED_BYTES_MAX {
+            let bytes = SmallVec::from_slice(&self.scratch);
+            if let Some(offset) = self.short_chunks.get(&bytes) {
+                return Ok(*offset);
+            }
+            if self.short_chunks.len() < SHARED_CHUNKS_MAX {
+                self.short_chunks.insert(bytes, offset);
+            }
+        }
+        self.pages.push(&self.scratch)?;
+        Ok(offset)
+    }
+}
+
+/// The rows of a mask that has at least one; `None` when it has all. Rows with gaps are put down
+/// as bits from the first to the last.
+fn part_of(mask: &[u64], column: &[i64], out: &mut Vec<u8>) -> Option<Box<Part>> {
+    let is_set = |row: usize| mask.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1);
+    let count = mask.iter().map(|word| word.count_ones()).sum::<u32>();
+    if count as usize == column.len() {
+        return None;
+    }
+    let first_row = (0..column.len()).find(|row| is_set(*row)).expect("bits within the rows");
+    let last_row = (0..column.len()).rfind(|row| is_set(*row)).expect("bits within the rows");
+    let span = last_row - first_row + 1;
+    if span != count as usize {
+        let start = out.len();
+        out.resize(start + span.div_ceil(8), 0);
+        for row in (0..span).filter(|row| is_set(first_row + row)) {
+            out[start + row / 8] |= 1 << (row % 8);
+        }
+    }
+    Some(Box::new(Part {
+        first_row: first_row as u32,
+        last_row: last_row as u32,
+        count,
+        first_ms: column[first_row],
+        last_ms: column[last_row],
+    }))
+}
+
+/// Bytes on their way to the file, with a checksum for each page.
+struct Pages {
+    file: Box<dyn DiskFile>,
+    /// Begins on a page.
+    buffer: Vec<u8>,
+    /// Bytes before the buffer.
+    flushed: u64,
+    crcs: Vec<u32>,
+}
+
+impl Pages {
+    fn position(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if BUFFER_BYTES <= self.buffer.len() {
+            let whole = self.buffer.len() / PAGE_BYTES * PAGE_BYTES;
+            self.flush(whole)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, len: usize) -> io::Result<()> {
+        let bytes = &self.buffer[..len];
+        self.file.write_at(bytes, self.flushed)?;
+        self.crcs.extend(bytes.chunks(PAGE_BYTES).map(crc32c::crc32c));
+        self.flushed += len as u64;
+        self.buffer.drain(..len);
+        Ok(())
+    }
+}
+
+/// The part behind the columns.
+struct Sections {
+    pages: Pages,
+    entries: Vec<Entry>,
+}
+
+impl Sections {
+    fn integers(&mut self, section: Section, integers: &[u64]) -> io::Result<()> {
+        self.integers_of_width(section, integers, width_bits(integers))
+    }
+
+    fn integers_of_width(
+        &mut self,
+        section: Section,
+        integers: &[u64],
+        width_bits: u32,
+    ) -> io::Result<()> {
+        let offset = self.pages.position();
+        let count = integers.len() as u64;
+        self.entries.push(Entry { id: section as u32, width_bits, count, offset });
+        let mut bytes = Vec::new();
+        // Groups of eight end on a whole byte.
+        for part in integers.chunks(8 << 10) {
+            bytes.clear();
+            pack(part, width_bits, &mut bytes);
+            self.pages.push(&bytes)?;
+        }
+        Ok(())
+    }
+
+    fn column<T>(
+        &mut self,
+        section: Section,
+        rows: &[T],
+        integer: impl Fn(&T) -> u64,
+    ) -> io::Result<()> {
+        self.integers(section, &rows.iter().map(integer).collect::<Vec<_>>())
+    }
+
+    fn text(&mut self, section: Section, bytes: &[u8]) -> io::Result<()> {
+        let (offset, count) = (self.pages.position(), bytes.len() as u64);
+        self.entries.push(Entry { id: section as u32, width_bits: 8, count, offset });
+        self.pages.push(bytes)
+    }
+
+    fn timestamps(&mut self, rows: &[TimestampsMeta], base_ms: i64) -> io::Result<()> {
+        let first = |own: &TimestampsMeta| own.timestamps_ms[0];
+        let span = |own: &TimestampsMeta| {
+            own.timestamps_ms[own.timestamps_ms.len() - 1].abs_diff(own.timestamps_ms[0])
+        };
+        self.column(Section::TimestampsOffset, rows, |own| own.offset)?;
+        self.column(Section::TimestampsLength, rows, |own| u64::from(own.length))?;
+        self.column(Section::TimestampsCount, rows, |own| own.timestamps_ms.len() as u64)?;
+        self.column(Section::TimestampsFirst, rows, |own| first(own).abs_diff(base_ms))?;
+        self.column(Section::TimestampsSpan, rows, span)
+    }
+
+    /// Chunks in order of their series.
+    fn chunks(&mut self, rows: &[ChunkMeta], series_count: usize, base_ms: i64) -> io::Result<()> {
+        let mut starts = vec![0; series_count + 1];
+        for chunk in rows {
+            starts[chunk.series as usize + 1] += 1;
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        self.integers(Section::SeriesChunks, &starts)?;
+        self.column(Section::ChunkTimestamps, rows, |own| u64::from(own.timestamps))?;
+        self.column(Section::ChunkOffset, rows, |own| own.offset)?;
+        self.column(Section::ChunkLength, rows, |own| u64::from(own.length))?;
+        let parts = rows.iter().enumerate();
+        let parts: Vec<(u64, &Part)> =
+            parts.filter_map(|(at, own)| Some((at as u64, own.part.as_deref()?))).collect();
+        self.column(Section::PartialChunk, &parts, |own| own.0)?;
+        self.column(Section::PartialFirstRow, &parts, |own| u64::from(own.1.first_row))?;
+        self.column(Section::PartialLastRow, &parts, |own| u64::from(own.1.last_row))?;
+        self.column(Section::PartialCount, &parts, |own| u64::from(own.1.count))?;
+        self.column(Section::PartialFirst, &parts, |own| own.1.first_ms.abs_diff(base_ms))?;
+        self.column(Section::PartialSpan, &parts, |own| own.1.last_ms.abs_diff(own.1.first_ms))
+    }
+
+    /// Series in order of their ordinals.
+    fn series(&mut self, series: &[(u128, Labels)]) -> io::Result<()> {
+        let halves = series.iter().flat_map(|(own, _)| [(own >> 64) as u64, *own as u64]);
+        self.integers_of_width(Section::Fingerprints, &halves.collect::<Vec<_>>(), 64)?;
+        let mut order: Vec<usize> = (0..series.len()).collect();
+        order.sort_unstable_by_key(|ordinal| series[*ordinal].0);
+        self.column(Section::FingerprintOrder, &order, |own| *own as u64)?;
+        drop(order);
+
+        let symbols = Symbols::of(series);
+        self.symbols(&symbols.texts)?;
+        let mut starts = vec![0];
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        let (mut by_name, mut by_pair) = (HashMap::default(), HashMap::default());
+        for (ordinal, (_, labels)) in series.iter().enumerate() {
+            for (name, value) in labels.iter() {
+                let (name, value) = (symbols.id(name), symbols.id(value));
+                names.push(u64::from(name));
+                values.push(u64::from(value));
+                push_ordinal(by_name.entry(name).or_default(), ordinal as u32);
+                push_ordinal(by_pair.entry((name, value)).or_default(), ordinal as u32);
+            }
+            starts.push(names.len() as u64);
+        }
+        self.integers(Section::SeriesLabels, &starts)?;
+        self.integers(Section::LabelNames, &names)?;
+        self.integers(Section::LabelValues, &values)?;
+        drop((starts, names, values));
+        self.index(by_name, by_pair)
+    }
+
+    fn symbols(&mut self, texts: &[&str]) -> io::Result<()> {
+        let mut starts = vec![0];
+        let mut blob = Vec::new();
+        for text in texts {
+            blob.extend_from_slice(text.as_bytes());
+            starts.push(blob.len() as u64);
+        }
+        self.integers(Section::SymbolStarts, &starts)?;
+        self.text(Section::SymbolText, &blob)
+    }
+
+    fn index(
+        &mut self,
+        by_name: HashMap<u32, Runs>,
+        by_pair: HashMap<(u32, u32), Runs>,
+    ) -> io::Result<()> {
+        let mut by_name: Vec<_> = by_name.into_iter().collect();
+        by_name.sort_unstable_by_key(|(name, _)| *name);
+        let mut by_pair: Vec<_> = by_pair.into_iter().collect();
+        by_pair.sort_unstable_by_key(|(pair, _)| *pair);
+        let mut postings = Vec::new();
+        let (mut name_values, mut name_postings) = (Vec::new(), Vec::new());
+        for (name, runs) in &by_name {
+            name_values.push(by_pair.partition_point(|(pair, _)| pair.0 < *name) as u64);
+            name_postings.push(postings.len() as u64);
+            put_postings(runs, &mut postings);
+        }
+        name_values.push(by_pair.len() as u64);
+        name_postings.push(postings.len() as u64);
+        let mut value_postings = Vec::new();
+        for (_, runs) in &by_pair {
+            value_postings.push(postings.len() as u64);
+            put_postings(runs, &mut postings);
+        }
+        value_postings.push(postings.len() as u64);
+        self.column(Section::IndexNames, &by_name, |(name, _)| u64::from(*name))?;
+        self.integers(Section::IndexNameValues, &name_values)?;
+        self.integers(Section::IndexNamePostings, &name_postings)?;
+        self.column(Section::IndexValues, &by_pair, |(pair, _)| u64::from(pair.1))?;
+        self.integers(Section::IndexValuePostings, &value_postings)?;
+        self.text(Section::Postings, &postings)
+    }
+
+    /// Tables, footer, sync; the length of the file.
+    fn finish(mut self) -> io::Result<u64> {
+        self.pages.flush(self.pages.buffer.len())?;
+        let tables_offset = self.pages.flushed;
+        let mut bytes = Vec::new();
+        for crc in &self.pages.crcs {
+            bytes.extend_from_slice(&crc.to_le_bytes());
+        }
+        for entry in &self.entries {
+            entry.write(&mut bytes);
+        }
+        let footer = Footer {
+            tables_offset,
+            page_count: self.pages.crcs.len() as u32,
+            section_count: self.entries.len() as u32,
+            tables_crc: crc32c::crc32c(&bytes),
+        };
+        let tables_len = bytes.len();
+        footer.write(&mut bytes);
+        assert_eq!(bytes.len(), tables_len + FOOTER_BYTES);
+        self.pages.file.write_at(&bytes, tables_offset)?;
+        self.pages.file.sync()?;
+        Ok(tables_offset + bytes.len() as u64)
+    }
+}
+
+/// Ordinals of one name or pair; mostly one run.
+type Runs = SmallVec<[OrdinalRun; 1]>;
+
+/// Ordinals come in ascending order.
+fn push_ordinal(runs: &mut Runs, ordinal: u32) {
+    match runs.last_mut() {
+        Some((first, more)) if *first + *more + 1 == ordinal => *more += 1,
+        _ => runs.push((ordinal, 0)),
+    }
+}
+
+/// All names and values in order.
+struct Symbols<'a> {
+    texts: Vec<&'a str>,
+    ids: HashMap<&'a str, u32>,
+}
+
+impl<'a> Symbols<'a> {
+    fn of(series: &'a [(u128, Labels)]) -> Self {
+        let mut ids = HashMap::default();
+        for (name, value) in series.iter().flat_map(|(_, labels)| labels.iter()) {
+            ids.insert(name, 0);
+            ids.insert(value, 0);
+        }
+        let mut texts: Vec<_> = ids.keys().copied().collect();
+        texts.sort_unstable();
+        for (id, text) in texts.iter().enumerate() {
+            ids.insert(text, id as u32);
+        }
+        Self { texts, ids }
+    }
+
+    fn id(&self, text: &str) -> u32 {
+        self.ids[text]
+    }
+}
