@@ -77,6 +77,24 @@ impl Settings {
             Self::Webhook(_) => "webhook",
         }
     }
+
+    /// The templates for people, to be checked when a configuration is loaded.
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::Slack(slack) => {
+                let fields = slack.fields.iter().flat_map(|field| [&field.title, &field.value]);
+                let own = [&slack.title, &slack.text, &slack.pretext, &slack.message_text];
+                let rest = [&slack.fallback, &slack.footer, &slack.color, &slack.channel];
+                own.into_iter().chain(rest).chain(fields).map(String::as_str).collect()
+            }
+            Self::PagerDuty(pagerduty) => {
+                let details = pagerduty.details.values().filter_map(Value::as_str);
+                let own = [&pagerduty.description, &pagerduty.severity, &pagerduty.source];
+                own.into_iter().map(String::as_str).chain(details).collect()
+            }
+            Self::Webhook(_) => Vec::new(),
+        }
+    }
 }
 
 /// Why an attempt failed.
@@ -160,6 +178,7 @@ impl Integration {
 
     /// Sends one notification.
     pub async fn send(&self, notification: &Notification, timeout: Duration) -> Sent {
+        let notification = &self.with_route_labels(notification);
         let texts = Texts { templates: &self.templates, notification };
         let post = Post { client: &self.client, timeout };
         match &self.options.settings {
@@ -167,6 +186,18 @@ impl Integration {
             Settings::PagerDuty(options) => pagerduty::send(options, &texts, &post).await,
             Settings::Webhook(options) => webhook::send(options, &texts, &post).await,
         }
+    }
+}
+
+impl Integration {
+    /// Labels of routes are templates too; they see the other data.
+    fn with_route_labels(&self, notification: &Notification) -> Notification {
+        let texts = Texts { templates: &self.templates, notification };
+        let labels = notification.data.route_labels.iter();
+        let labels = Labels::from_pairs(labels.map(|(name, value)| (name, texts.shown(value))));
+        let mut rendered = notification.clone();
+        rendered.data.route_labels = labels;
+        rendered
     }
 }
 
