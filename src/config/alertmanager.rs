@@ -217,8 +217,7 @@ fn route(written: &schema::Route, parent: &RouteOptions) -> Result<RouteOptions,
     for (name, value) in written.labels.iter() {
         labels.set(name, value);
     }
-    let receiver =
-        if written.receiver.is_empty() { &parent.receiver } else { &written.receiver };
+    let receiver = if written.receiver.is_empty() { &parent.receiver } else { &written.receiver };
     let mut route = RouteOptions {
         receiver: receiver.clone(),
         matchers: matchers(&written.r#match, &written.match_re, &written.matchers)?,

@@ -66,9 +66,7 @@ impl Context<'_> {
             (Some(_), Some(_)) => {
                 Err(format!("at most one of {name} & {name}_file must be configured"))
             }
-            (Some(value), None) => {
-                Ok(Some(http_client::Secret::Inline(value.expose().to_owned())))
-            }
+            (Some(value), None) => Ok(Some(http_client::Secret::Inline(value.expose().to_owned()))),
             (None, Some(file)) => Ok(Some(http_client::Secret::File(resolve(self.base, file)))),
             (None, None) => Ok(None),
         }
@@ -101,7 +99,8 @@ impl Context<'_> {
         let url = global.slack_api_url.as_ref();
         self.secret_url(("slack_api_url", url), global.slack_api_url_file.as_ref())?;
         let token = global.slack_app_token.as_ref();
-        let token = self.secret(("slack_app_token", token), global.slack_app_token_file.as_ref())?;
+        let token =
+            self.secret(("slack_app_token", token), global.slack_app_token_file.as_ref())?;
         let app_url = global.slack_app_url.as_deref().unwrap_or(SLACK_APP_URL);
         if token.is_some() && url.is_some_and(|url| url.expose() != app_url) {
             let text = "slack_api_url and slack_app_token cannot both be configured unless \
@@ -195,13 +194,14 @@ impl Context<'_> {
         let url = written.url.as_ref().or(self.global.pagerduty_url.as_ref());
         let url = url.map_or(PAGERDUTY_URL, String::as_str);
         check_url(url)?;
-        let mut details: serde_json::Map<_, _> =
-            PAGERDUTY_DETAILS.map(|(key, value)| (key.to_owned(), Value::from(value))).into_iter().collect();
+        let mut details: serde_json::Map<_, _> = PAGERDUTY_DETAILS
+            .map(|(key, value)| (key.to_owned(), Value::from(value)))
+            .into_iter()
+            .collect();
         details.extend(written.details.clone());
         let client = template(written.client.as_ref(), "pagerduty.default.client");
-        let text = |own: &Option<String>, default: &str| {
-            own.clone().unwrap_or_else(|| default.to_owned())
-        };
+        let text =
+            |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let settings = pagerduty::Options {
             key,
             url: url.to_owned(),

@@ -1,5 +1,4 @@
 //! The fields of `alertmanager.yml` as they are written.
-#![expect(missing_docs, reason = "fields bear the names of the configuration")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -82,7 +82,10 @@ fn a_full_file_loads_with_defaults_and_inheritance() {
     assert_eq!((pager.group_wait_ms, pager.group_interval_ms), (10_000, 300_000));
     assert_eq!(pager.group_by, options.route.group_by);
     let db = &pager.routes[0];
-    assert_eq!((db.receiver.as_str(), &db.group_by, db.group_wait_ms), ("pager", &GroupBy::All, 10_000));
+    assert_eq!(
+        (db.receiver.as_str(), &db.group_by, db.group_wait_ms),
+        ("pager", &GroupBy::All, 10_000)
+    );
     assert!(db.active_time_intervals.is_empty(), "intervals are not inherited");
     assert_eq!(rest.group_by, GroupBy::Labels(BTreeSet::new()));
     assert_eq!((rest.receiver.as_str(), rest.repeat_interval_ms), ("team-X", 86_400_000));
@@ -101,7 +104,9 @@ fn a_full_file_loads_with_defaults_and_inheritance() {
     assert_eq!(slack.title, r#"{{ template "slack.default.title" . }}"#);
     assert_eq!(slack.fields.iter().map(|field| field.short).collect::<Vec<_>>(), [true, false]);
     assert!(slack.actions[0].confirm.is_none() && slack.actions[0].name.is_empty());
-    let Settings::PagerDuty(pager) = &options.receivers[1].integrations[0].settings else { panic!() };
+    let Settings::PagerDuty(pager) = &options.receivers[1].integrations[0].settings else {
+        panic!()
+    };
     assert_eq!(pager.details["num_firing"], "3");
     assert_eq!(pager.details["num_resolved"], "{{ .Alerts.Resolved | len }}");
     assert_eq!(pager.source, pager.client);
@@ -181,8 +186,14 @@ fn intervals_are_checked() {
     };
     for (interval, text) in [
         ("{times: [{start_time: '09:00', end_time: '24:00'}]}", "ok"),
-        ("{times: [{start_time: '9:00', end_time: '24:00'}]}", "couldn't parse timestamp 9:00, invalid format"),
-        ("{times: [{start_time: '09:00', end_time: '09:00'}]}", "start time cannot be equal or greater than end time"),
+        (
+            "{times: [{start_time: '9:00', end_time: '24:00'}]}",
+            "couldn't parse timestamp 9:00, invalid format",
+        ),
+        (
+            "{times: [{start_time: '09:00', end_time: '09:00'}]}",
+            "start time cannot be equal or greater than end time",
+        ),
         ("{times: [{start_time: '09:00'}]}", "both start and end times must be provided"),
         ("{weekdays: ['saturday:sunday']}", "start day cannot be before end day"),
         ("{weekdays: [Friday]}", "ok"),
