@@ -47,6 +47,7 @@ fn absent() -> f64 {
 
 /// The moments a query asks for.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "a unit is part of the name")]
 pub(super) struct TimeSpan {
     /// First moment.
     pub(super) start_ms: i64,
@@ -207,13 +208,13 @@ impl<'e> Evaluator<'e> {
             ValueType::Matrix => self.matrix(root, steps),
             ValueType::Vector => {
                 let series = self.vector(root, steps)?;
-                let series = self.without_names(series)?;
+                let series = without_names(series)?;
                 if !instant {
                     return Ok(matrix(series, steps));
                 }
                 let sample = |series: Series| {
                     let value = *series.values.first()?;
-                    (!is_absent(value)).then(|| VectorSample {
+                    (!is_absent(value)).then_some(VectorSample {
                         labels: series.labels,
                         timestamp_ms,
                         value,
@@ -222,15 +223,6 @@ impl<'e> Evaluator<'e> {
                 Ok(Value::Vector(series.into_iter().filter_map(sample).collect()))
             }
         }
-    }
-
-    /// The end of delayed name removal.
-    fn without_names(&mut self, mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
-        for one in series.iter_mut().filter(|series| series.drop_name) {
-            one.labels = labels::without_metadata(&one.labels);
-            one.drop_name = false;
-        }
-        labels::merge_equal(series)
     }
 
     /// Ends the query when it must not go on.
@@ -277,7 +269,9 @@ impl<'e> Evaluator<'e> {
             }
             Kind::Negate(inner) => {
                 let mut values = self.scalar(inner, steps)?;
-                values.iter_mut().for_each(|value| *value = -*value);
+                for value in &mut values {
+                    *value = -*value;
+                }
                 Ok(values)
             }
             Kind::Binary(binary) => self.scalar_binary(binary, steps),
@@ -396,6 +390,15 @@ impl<'e> Evaluator<'e> {
         })?;
         Ok(out)
     }
+}
+
+/// The end of delayed name removal.
+fn without_names(mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+    for one in series.iter_mut().filter(|series| series.drop_name) {
+        one.labels = labels::without_metadata(&one.labels);
+        one.drop_name = false;
+    }
+    labels::merge_equal(series)
 }
 
 fn text_of(node: &Node) -> &str {

@@ -2,6 +2,7 @@
 
 mod licences;
 mod promql_conformance;
+mod promql_eval;
 mod promql_scripts;
 mod promql_store;
 mod templates;

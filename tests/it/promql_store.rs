@@ -41,16 +41,22 @@ impl Memory {
 
     /// An engine with everything switched on.
     pub fn engine(&self, delayed_name_removal: bool) -> Engine {
-        let options = EngineOptions {
+        self.engine_with(|options| options.delayed_name_removal = delayed_name_removal)
+    }
+
+    /// The same with other options.
+    pub fn engine_with(&self, change: impl FnOnce(&mut EngineOptions)) -> Engine {
+        let mut options = EngineOptions {
             lookback_delta_ms: 300_000,
             max_samples: 50_000_000,
             timeout: Duration::from_secs(100),
             max_concurrency: 20,
             default_subquery_step_ms: Arc::new(AtomicI64::new(60_000)),
             parser: ParserOptions::ALL,
-            delayed_name_removal,
+            delayed_name_removal: true,
             type_and_unit_labels: false,
         };
+        change(&mut options);
         let clock = Arc::new(SimClock::new(0));
         Engine::new(Arc::new(self.clone()), clock, &Registry::new(), options)
     }

@@ -180,7 +180,7 @@ impl Evaluator<'_> {
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
         let label = aggregate.param.as_ref().map_or("", Node::text).to_owned();
-        if label.is_empty() {
+        if !aggregate.param.as_ref().is_some_and(Node::is_label_name) {
             return Err(QueryError::Execution(format!("invalid label name {}", quote(&label))));
         }
         let mut grouping = aggregate.grouping.clone();

@@ -133,7 +133,7 @@ fn details(fixed: Fixed) -> String {
 /// Line and column of a byte, both from 1, the column in bytes.
 fn position(query: &str, at: usize) -> String {
     let Some(before) = query.as_bytes().get(..at) else { return "invalid position".to_owned() };
-    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let line = before.split(|byte| *byte == b'\n').count();
     let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     format!("{line}:{}", at - start + 1)
 }

@@ -11,7 +11,7 @@ pub(super) fn general(value: f64) -> String {
     }
     let text = format_exponent(value);
     let exponent = exponent_of(&text);
-    if !(-4..6).contains(&exponent) { text } else { format_plain(value) }
+    if (-4..6).contains(&exponent) { format_plain(value) } else { text }
 }
 
 /// `%.<digits>g`: rounded to so many significant digits, trailing zeros removed.

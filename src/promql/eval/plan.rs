@@ -4,8 +4,8 @@
 use crate::model::labels::METRIC_NAME;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::promql::ast::{
-    AggregateOp, AtModifier, BinaryOp, Boundary, Expr, ExprKind, Grouping, Span, TimeModifiers,
-    UnaryOp, ValueType, VectorMatching, VectorSelector,
+    self, AggregateOp, AtModifier, BinaryOp, Boundary, Expr, ExprKind, Grouping, Span,
+    TimeModifiers, UnaryOp, ValueType, VectorMatching, VectorSelector,
 };
 use crate::promql::engine::QueryError;
 use crate::promql::functions::Function;
@@ -26,7 +26,8 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Kind {
     Number(f64),
-    String(String),
+    /// A text, and whether it was UTF-8 before it was made so.
+    String(String, bool),
     Selector(Selector),
     Range(Range),
     Subquery(Subquery),
@@ -111,7 +112,7 @@ impl Node {
     pub(super) fn value_type(&self) -> ValueType {
         match &self.kind {
             Kind::Number(_) => ValueType::Scalar,
-            Kind::String(_) => ValueType::String,
+            Kind::String(..) => ValueType::String,
             Kind::Selector(_) | Kind::Aggregate(_) => ValueType::Vector,
             Kind::Range(_) | Kind::Subquery(_) => ValueType::Matrix,
             Kind::Call { function, .. } => function.return_type,
@@ -130,9 +131,14 @@ impl Node {
     /// A string argument; the parser has checked that it is one.
     pub(super) fn text(&self) -> &str {
         match &self.kind {
-            Kind::String(text) => text,
+            Kind::String(text, _) => text,
             _ => "",
         }
+    }
+
+    /// A string argument that may be the name of a label.
+    pub(super) fn is_label_name(&self) -> bool {
+        matches!(&self.kind, Kind::String(text, true) if !text.is_empty())
     }
 }
 
@@ -179,7 +185,9 @@ impl Planner {
         Ok(match &expr.kind {
             ExprKind::Number { value, .. } => leaf(Kind::Number(*value), true, false),
             ExprKind::String(bytes) => {
-                leaf(Kind::String(String::from_utf8_lossy(bytes).into_owned()), true, false)
+                let (text, valid) =
+                    (String::from_utf8_lossy(bytes), std::str::from_utf8(bytes).is_ok());
+                leaf(Kind::String(text.into_owned(), valid), true, false)
             }
             ExprKind::Paren(inner) => self.lower(inner, depth)?,
             ExprKind::VectorSelector(selector) => {
@@ -200,16 +208,9 @@ impl Planner {
                 leaf(Kind::Range(Range { selector, range_ms }), fixed, false)
             }
             ExprKind::Subquery(subquery) => {
-                let inner = self.lower(&subquery.expr, depth)?;
-                let positive =
-                    |expr| duration::positive_ms(expr, self.span).map_err(QueryError::Parse);
-                let step_ms = subquery.step.as_ref().map_or(Ok(self.default_step_ms), positive)?;
-                let range_ms = positive(&subquery.range)?;
-                let shift = self.shift(&subquery.time)?;
-                let inner = if inner.invariant { once(inner.node) } else { inner.node };
-                let inner = Box::new(inner);
-                let kind = Kind::Subquery(Subquery { inner, range_ms, step_ms, shift });
-                leaf(kind, shift.at_ms.is_some(), false)
+                let subquery = self.subquery(subquery, depth)?;
+                let fixed = subquery.shift.at_ms.is_some();
+                leaf(Kind::Subquery(subquery), fixed, false)
             }
             ExprKind::Call { function, args } => self.call(expr, function, args, depth)?,
             ExprKind::Aggregate(aggregate) => {
@@ -224,17 +225,7 @@ impl Planner {
                 leaf(Kind::Aggregate(Box::new(aggregate)), inner.invariant, inner.wrap)
             }
             ExprKind::Binary(binary) => {
-                let lhs = self.lower(&binary.lhs, depth)?;
-                let rhs = self.lower(&binary.rhs, depth)?;
-                let invariant = lhs.invariant && rhs.invariant;
-                let side = |side: Lowered| if invariant { side.node } else { side.wrapped() };
-                let binary = Binary {
-                    op: binary.op,
-                    lhs: side(lhs),
-                    rhs: side(rhs),
-                    return_bool: binary.return_bool,
-                    matching: binary.matching.clone(),
-                };
+                let (binary, invariant) = self.binary(binary, depth)?;
                 leaf(Kind::Binary(Box::new(binary)), invariant, invariant)
             }
             ExprKind::Unary { op: UnaryOp::Plus, expr } => self.lower(expr, depth)?,
@@ -268,6 +259,31 @@ impl Planner {
         let args = args.into_iter().map(arg).collect();
         let node = Node { span, kind: Kind::Call { function, args } };
         Ok(Lowered { node, invariant, wrap: invariant })
+    }
+
+    /// And whether it is the same at each step.
+    fn binary(&self, binary: &ast::Binary, depth: usize) -> Result<(Binary, bool), QueryError> {
+        let (lhs, rhs) = (self.lower(&binary.lhs, depth)?, self.lower(&binary.rhs, depth)?);
+        let invariant = lhs.invariant && rhs.invariant;
+        let side = |side: Lowered| if invariant { side.node } else { side.wrapped() };
+        let binary = Binary {
+            op: binary.op,
+            lhs: side(lhs),
+            rhs: side(rhs),
+            return_bool: binary.return_bool,
+            matching: binary.matching.clone(),
+        };
+        Ok((binary, invariant))
+    }
+
+    fn subquery(&self, subquery: &ast::Subquery, depth: usize) -> Result<Subquery, QueryError> {
+        let inner = self.lower(&subquery.expr, depth)?;
+        let positive = |expr| duration::positive_ms(expr, self.span).map_err(QueryError::Parse);
+        let step_ms = subquery.step.as_ref().map_or(Ok(self.default_step_ms), positive)?;
+        let range_ms = positive(&subquery.range)?;
+        let shift = self.shift(&subquery.time)?;
+        let inner = if inner.invariant { once(inner.node) } else { inner.node };
+        Ok(Subquery { inner: Box::new(inner), range_ms, step_ms, shift })
     }
 
     /// Functions of the query's own bounds.

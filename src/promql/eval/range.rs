@@ -210,6 +210,7 @@ impl<'e> Evaluator<'e> {
         function.assert_allows(frame.boundary)?;
         let mut tables = SharedTables::new();
         let mut values = vec![absent(); steps.count];
+        let mut evaluated = vec![false; steps.count];
         self.each_range(node, &frame, &mut |own, item| {
             let points = item.points;
             let make = || frame.windows(&points.timestamps_ms);
@@ -227,13 +228,17 @@ impl<'e> Evaluator<'e> {
             if values.iter().all(|value| is_absent(*value)) {
                 return Ok(());
             }
+            if function == RangeFunction::Quantile {
+                let present = values.iter().map(|value| !is_absent(*value));
+                evaluated.iter_mut().zip(present).for_each(|(seen, present)| *seen |= present);
+            }
             if function.wants_counter() {
                 own.note_non_counter(item.labels, span);
             }
             let drop_name = item.drop_name || !function.keeps_name();
             sink(own, Item { labels: item.labels, drop_name, values: &mut values })
         })?;
-        self.note_quantiles(function, args, &params);
+        self.note_quantiles(args, &params, &evaluated);
         Ok(())
     }
 
@@ -246,12 +251,11 @@ impl<'e> Evaluator<'e> {
         args.iter().filter(|arg| arg.is_scalar()).map(|arg| self.scalar(arg, steps)).collect()
     }
 
-    fn note_quantiles(&mut self, function: RangeFunction, args: &[Node], params: &[Vec<f64>]) {
-        if function != RangeFunction::Quantile {
-            return;
-        }
+    /// Quantiles out of range, of the steps at which any was computed.
+    fn note_quantiles(&mut self, args: &[Node], params: &[Vec<f64>], evaluated: &[bool]) {
         let (Some(arg), Some(quantiles)) = (args.first(), params.first()) else { return };
-        for quantile in quantiles.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
+        let computed = quantiles.iter().zip(evaluated).filter(|(_, evaluated)| **evaluated);
+        for (quantile, _) in computed.filter(|(q, _)| !(0.0..=1.0).contains(*q)) {
             self.notes.invalid_quantile(*quantile, arg.span);
         }
     }

@@ -146,11 +146,11 @@ impl Choice {
                 if chosen.len() < *count {
                     chosen.push(entry);
                     self.sift_up(chosen);
-                } else if let Some(worst) = chosen.first_mut() {
-                    if self.is_worse(worst.0, entry.0) && !(worst.0.is_nan() && entry.0.is_nan()) {
-                        *worst = entry;
-                        self.sift_down(chosen);
-                    }
+                } else if let Some(worst) = chosen.first_mut().filter(|worst| {
+                    self.is_worse(worst.0, entry.0) && !(worst.0.is_nan() && entry.0.is_nan())
+                }) {
+                    *worst = entry;
+                    self.sift_down(chosen);
                 }
             }
             Self::Limit(count) => {

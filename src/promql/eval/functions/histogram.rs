@@ -243,7 +243,7 @@ fn quantile(quantile: f64, buckets: &mut Vec<Bucket>) -> (f64, Option<Fixed>) {
         return (f64::NAN, fixed);
     }
     let mut rank = quantile * observations;
-    let at = buckets[..last].partition_point(|bucket| !(rank <= bucket.count));
+    let at = buckets[..last].partition_point(|bucket| rank > bucket.count || rank.is_nan());
     let value = if at == last {
         buckets[last - 1].bound
     } else if at == 0 && buckets[0].bound <= 0.0 {

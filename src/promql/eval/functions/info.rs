@@ -119,7 +119,7 @@ fn shift_of(node: &Node) -> Option<Shift> {
             shift_of(&aggregate.inner).or_else(|| aggregate.param.as_ref().and_then(shift_of))
         }
         Kind::Binary(binary) => shift_of(&binary.lhs).or_else(|| shift_of(&binary.rhs)),
-        Kind::Number(_) | Kind::String(_) => None,
+        Kind::Number(_) | Kind::String(..) => None,
     }
 }
 
@@ -134,7 +134,7 @@ fn target_of(labels: &Labels) -> Labels {
 fn newest_infos(infos: &[Series], steps: Steps) -> Result<Index, QueryError> {
     let mut index = Index::new();
     for (at, info) in infos.iter().enumerate() {
-        let by_target = index.entry(info.labels.name().to_owned()).or_insert_with(HashMap::new);
+        let by_target = index.entry(info.labels.name().to_owned()).or_default();
         let holds =
             by_target.entry(target_of(&info.labels)).or_insert_with(|| vec![0; steps.count]);
         for (step, holder) in holds.iter_mut().enumerate() {

@@ -17,12 +17,13 @@ impl Evaluator<'_> {
         let [vector, target, replacement, source, pattern] = args else {
             unreachable!("checked by the parser")
         };
+        let is_label_name = target.is_label_name();
         let (target, replacement) = (target.text(), replacement.text());
         let (source, pattern) = (source.text(), pattern.text());
         let regex = AnchoredRegex::new(pattern).map_err(|_| {
             failure(format!("invalid regular expression in label_replace(): {pattern}"))
         })?;
-        if target.is_empty() {
+        if !is_label_name {
             return Err(failure(format!(
                 "invalid destination label name in label_replace(): {target}"
             )));
@@ -45,11 +46,13 @@ impl Evaluator<'_> {
         let [vector, target, separator, sources @ ..] = args else {
             unreachable!("checked by the parser")
         };
+        let is_label_name = target.is_label_name();
         let (target, separator) = (target.text(), separator.text());
-        if sources.iter().any(|source| source.text().is_empty()) {
-            return Err(failure("invalid source label name in label_join(): ".to_owned()));
+        if let Some(source) = sources.iter().find(|source| !source.is_label_name()) {
+            let text = format!("invalid source label name in label_join(): {}", source.text());
+            return Err(failure(text));
         }
-        if target.is_empty() {
+        if !is_label_name {
             return Err(failure(format!(
                 "invalid destination label name in label_join(): {target}"
             )));

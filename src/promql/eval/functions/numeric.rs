@@ -47,9 +47,9 @@ impl Kahan {
 }
 
 /// Ascending, NaN first.
-pub(in super::super) fn ascending(a: &f64, b: &f64) -> std::cmp::Ordering {
+pub(in super::super) fn ascending(a: f64, b: f64) -> std::cmp::Ordering {
     match (a.is_nan(), b.is_nan()) {
-        (false, false) => a.partial_cmp(b).expect("neither is NaN"),
+        (false, false) => a.partial_cmp(&b).expect("neither is NaN"),
         (a, b) => b.cmp(&a),
     }
 }
@@ -65,7 +65,7 @@ pub(in super::super) fn quantile(quantile: f64, values: &mut [f64]) -> f64 {
     if 1.0 < quantile {
         return f64::INFINITY;
     }
-    values.sort_by(ascending);
+    values.sort_by(|a, b| ascending(*a, *b));
     let last = (values.len() - 1) as f64;
     let rank = quantile * last;
     let lower = rank.floor().max(0.0);

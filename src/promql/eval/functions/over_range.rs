@@ -230,10 +230,10 @@ impl Windowed<'_> {
             F::Min => self.each(out, |window| extreme(&window, |new, old| new < old).1),
             F::Max => self.each(out, |window| extreme(&window, |new, old| new > old).1),
             F::TsOfMin => {
-                self.each(out, |window| seconds(extreme(&window, |new, old| new <= old).0))
+                self.each(out, |window| seconds(extreme(&window, |new, old| new <= old).0));
             }
             F::TsOfMax => {
-                self.each(out, |window| seconds(extreme(&window, |new, old| new >= old).0))
+                self.each(out, |window| seconds(extreme(&window, |new, old| new >= old).0));
             }
             F::First => self.each(out, |window| window.values[0]),
             F::Last => self.each(out, |window| window.values[window.values.len() - 1]),
@@ -276,7 +276,9 @@ fn seconds(timestamp_ms: i64) -> f64 {
 
 fn sum(values: &[f64]) -> f64 {
     let mut sum = Kahan::default();
-    values.iter().for_each(|value| sum.add(*value));
+    for value in values {
+        sum.add(*value);
+    }
     sum.total()
 }
 
@@ -336,7 +338,9 @@ fn median_deviation(values: &[f64], sorted: &mut Vec<f64>) -> f64 {
     sorted.clear();
     sorted.extend_from_slice(values);
     let median = quantile(0.5, sorted);
-    sorted.iter_mut().for_each(|value| *value = (*value - median).abs());
+    for value in sorted.iter_mut() {
+        *value = (*value - median).abs();
+    }
     quantile(0.5, sorted)
 }
 
