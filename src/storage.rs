@@ -3,13 +3,31 @@
 //! Writers use [`append::Append`], readers [`select::Select`]; everything else is behind them.
 
 pub mod append;
+mod fingerprint;
+mod head;
 pub mod index;
+mod log;
+mod manifest;
+mod metrics;
 pub mod options;
+mod query;
+mod recovery;
+mod registry;
 pub mod segment;
 pub mod select;
 pub mod stats;
+mod store;
+mod sync;
+mod version;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
 
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
@@ -19,26 +37,60 @@ use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
 use crate::storage::append::{Append, Appender, OnReject};
-use crate::storage::options::{OpenError, Options, SealError};
+use crate::storage::head::batch::Batch;
+use crate::storage::options::{OpenError, Options, SealError, WalSync};
 use crate::storage::select::{QueryError, Select, SelectHints, Selection};
 use crate::storage::stats::TsdbStats;
+use crate::storage::store::Store;
 
 /// The store. Shared by `Arc`; its threads end in [`Storage::close`] or when it is dropped.
 pub struct Storage {
-    options: Options,
+    store: Arc<Store>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Storage {
     /// Opens the data directory, recovering what an earlier run left. Reads the manifest, the
     /// registry checkpoint and the log files that are not sealed yet.
     pub fn open(
-        _disk: Arc<dyn Disk>,
-        _clock: Arc<dyn Clock>,
-        _rng: Arc<dyn Rng>,
-        _metrics: &Registry,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        metrics: &Registry,
         options: Options,
     ) -> Result<Arc<Self>, OpenError> {
-        Ok(Arc::new(Self { options }))
+        let storage = Self::open_quiet(disk, clock, &*rng, metrics, options)?;
+        storage.start_threads();
+        Ok(storage)
+    }
+
+    /// Opens without threads: nothing happens unless it is called.
+    fn open_quiet(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        rng: &dyn Rng,
+        metrics: &Registry,
+        options: Options,
+    ) -> Result<Arc<Self>, OpenError> {
+        let store = recovery::open(disk, clock, rng, metrics::Metrics::new(metrics), options)?;
+        let store = Arc::new(store);
+        Ok(Arc::new(Self { store, threads: Mutex::default() }))
+    }
+
+    fn start_threads(&self) {
+        let spawn = |name: &str, run: fn(&Store)| {
+            let store = Arc::clone(&self.store);
+            let builder = std::thread::Builder::new().name(name.to_owned());
+            builder.spawn(move || run(&store)).expect("the system has room for two threads")
+        };
+        let mut threads = self.threads.lock();
+        if self.store.syncer.policy() != WalSync::Never {
+            threads.push(spawn("storage-sync", |store| {
+                while store.syncer.wait() {
+                    store.sync_once();
+                }
+            }));
+        }
     }
 
     /// Closes the open log file and seals all closed ones. Blocks until that is durable.
@@ -47,65 +99,93 @@ impl Storage {
     }
 
     /// Figures about the head; lists are cut to the `limit` largest entries.
-    pub fn stats(&self, _limit: usize) -> TsdbStats {
-        TsdbStats::default()
+    pub fn stats(&self, limit: usize) -> TsdbStats {
+        self.store.stats(limit)
     }
 
     /// Timestamp of the oldest sample, inclusive; `None` when there is none.
     pub fn min_time_ms(&self) -> Option<i64> {
-        None
+        self.store.range().map(|range| range.min_ms)
     }
 
     /// Timestamp of the newest sample, inclusive; `None` when there is none.
     pub fn max_time_ms(&self) -> Option<i64> {
-        None
+        self.store.range().map(|range| range.max_ms)
     }
 
     /// Changes the retention; `None`: samples stay for ever.
-    pub fn set_retention_ms(&self, _retention_ms: Option<i64>) {}
+    pub fn set_retention_ms(&self, retention_ms: Option<i64>) {
+        self.store.retention_ms.store(retention_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.store.wake_background();
+    }
 
     /// Syncs what was written, ends the threads and releases the lock of the data directory.
     /// Commits are refused from then on; queries still work.
     pub fn close(&self) {
-        let _ = &self.options;
+        self.store.writer.lock().is_closed = true;
+        self.store.syncer.stop();
+        self.store.background.0.lock().is_stopped = true;
+        self.store.background.1.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("A thread of the store has panicked.");
+            }
+        }
+        self.store.sync_once();
+        self.store.directory_lock.lock().take();
     }
 
     /// Whether a write or sync failed, after which nothing is taken in any more.
     pub fn is_poisoned(&self) -> bool {
-        false
+        self.store.is_poisoned()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Appender for Storage {
-    fn appender(&self, _on_reject: OnReject) -> Box<dyn Append> {
-        unimplemented!("lands within the hour")
+    fn appender(&self, on_reject: OnReject) -> Box<dyn Append> {
+        Box::new(Batch::new(Arc::clone(&self.store), on_reject))
     }
 }
 
 impl Select for Storage {
     fn select(
         &self,
-        _matchers: &[Matcher],
-        _range: TimeRange,
-        _hints: &SelectHints,
+        matchers: &[Matcher],
+        range: TimeRange,
+        hints: &SelectHints,
     ) -> Result<Selection, QueryError> {
-        Ok(Selection::empty())
+        self.store.select(matchers, range, hints)
     }
 
-    fn label_names(&self, _: &[Vec<Matcher>], _: TimeRange) -> Result<Vec<String>, QueryError> {
-        Ok(Vec::new())
+    fn label_names(
+        &self,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, QueryError> {
+        self.store.label_names(sets, range)
     }
 
     fn label_values(
         &self,
-        _: &str,
-        _: &[Vec<Matcher>],
-        _: TimeRange,
+        name: &str,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
     ) -> Result<Vec<String>, QueryError> {
-        Ok(Vec::new())
+        self.store.label_values(name, sets, range)
     }
 
-    fn metadata(&self, _metric: Option<&str>) -> Vec<(String, Metadata)> {
-        Vec::new()
+    fn metadata(&self, metric: Option<&str>) -> Vec<(String, Metadata)> {
+        let known = self.store.metadata.read();
+        let own = |(metric, metadata): (&String, &Metadata)| (metric.clone(), metadata.clone());
+        match metric {
+            Some(metric) => known.get_key_value(metric).map(own).into_iter().collect(),
+            None => known.iter().map(own).collect(),
+        }
     }
 }

@@ -138,6 +138,8 @@ type Callback = Box<dyn FnOnce(Result<(), SyncError>) + Send>;
 struct TicketState {
     result: Mutex<(Option<Result<(), SyncError>>, Vec<Callback>)>,
     done: Condvar,
+    /// Called when somebody begins to wait.
+    on_wanted: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl std::fmt::Debug for TicketState {
@@ -149,7 +151,22 @@ impl std::fmt::Debug for TicketState {
 impl Ticket {
     /// A ticket that is settled later by [`Ticket::settle`].
     pub fn pending() -> Self {
-        Self(Arc::new(TicketState { result: Mutex::default(), done: Condvar::new() }))
+        Self::new(None)
+    }
+
+    /// A pending ticket that tells `on_wanted` when somebody begins to wait for it.
+    pub fn lazy(on_wanted: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self::new(Some(on_wanted))
+    }
+
+    fn new(on_wanted: Option<Arc<dyn Fn() + Send + Sync>>) -> Self {
+        Self(Arc::new(TicketState { result: Mutex::default(), done: Condvar::new(), on_wanted }))
+    }
+
+    fn want(&self) {
+        if let Some(on_wanted) = &self.0.on_wanted {
+            on_wanted();
+        }
     }
 
     /// A ticket that is settled already.
@@ -177,6 +194,7 @@ impl Ticket {
     /// Blocks until the commit is on disk as the sync policy promises. Not for async code: that
     /// uses [`Ticket::on_settled`].
     pub fn wait(self) -> Result<(), SyncError> {
+        self.want();
         let mut state = self.lock();
         loop {
             if let Some(result) = &state.0 {
@@ -190,7 +208,11 @@ impl Ticket {
     pub fn on_settled(self, callback: impl FnOnce(Result<(), SyncError>) + Send + 'static) {
         let mut state = self.lock();
         match state.0.clone() {
-            None => state.1.push(Box::new(callback)),
+            None => {
+                state.1.push(Box::new(callback));
+                drop(state);
+                self.want();
+            }
             Some(result) => {
                 drop(state);
                 callback(result);

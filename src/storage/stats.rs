@@ -1,5 +1,8 @@
 //! Figures about the head for `/api/v1/status/tsdb`.
 
+use super::store::Store;
+use crate::model::sample::TimeRange;
+
 /// A name and how much there is of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedCount {
@@ -30,4 +33,42 @@ pub struct TsdbStats {
     pub memory_in_bytes_by_label_name: Vec<NamedCount>,
     /// `name=value` pairs with the most series.
     pub series_count_by_label_value_pair: Vec<NamedCount>,
+}
+
+impl Store {
+    /// See [`super::Storage::stats`].
+    pub fn stats(&self, limit: usize) -> TsdbStats {
+        let index = self.registry.read().index().stats(limit);
+        let version = self.version.load();
+        let chunks = version.logs.iter().map(|log| log.directory().read().chunk_count());
+        let head = self.head_range();
+        TsdbStats {
+            num_series: index.series_count,
+            num_label_pairs: index.pair_count,
+            chunk_count: chunks.sum(),
+            min_time_ms: head.min_ms,
+            max_time_ms: head.max_ms,
+            series_count_by_metric_name: index.series_by_metric,
+            label_value_count_by_label_name: index.values_by_name,
+            memory_in_bytes_by_label_name: index.bytes_by_name,
+            series_count_by_label_value_pair: index.series_by_pair,
+        }
+    }
+
+    /// From the oldest to the newest sample in log files; `min_ms > max_ms` when there is none.
+    pub fn head_range(&self) -> TimeRange {
+        let version = self.version.load();
+        let ranges = version.logs.iter().map(|log| log.directory().read().range());
+        ranges.fold(TimeRange { min_ms: i64::MAX, max_ms: i64::MIN }, widen)
+    }
+
+    /// From the oldest to the newest sample of all.
+    pub fn range(&self) -> Option<TimeRange> {
+        let range = self.head_range();
+        (range.min_ms <= range.max_ms).then_some(range)
+    }
+}
+
+fn widen(a: TimeRange, b: TimeRange) -> TimeRange {
+    TimeRange { min_ms: a.min_ms.min(b.min_ms), max_ms: a.max_ms.max(b.max_ms) }
 }

@@ -1,0 +1,188 @@
+//! Identity of a series across log files and segments: a keyed 128-bit hash of its labels.
+//!
+//! The canonical form of a label set is each name and each value, in order of names, each followed
+//! by the byte 0xFF (which no UTF-8 text contains). The hash is SipHash-1-3 with 128 bits of
+//! output; its key is drawn when a data directory is made and lives in the manifest, so a sender
+//! cannot make series collide.
+
+use std::cmp::Ordering;
+
+use crate::model::labels::{Labels, METRIC_NAME};
+use crate::storage::append::SeriesKey;
+
+/// Ends each name and each value.
+const END: u8 = 0xff;
+
+/// Key of the hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashKey(pub u64, pub u64);
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey")
+    }
+}
+
+struct Sip {
+    v0: u64,
+    v1: u64,
+    v2: u64,
+    v3: u64,
+}
+
+impl Sip {
+    #[inline]
+    fn round(&mut self) {
+        self.v0 = self.v0.wrapping_add(self.v1);
+        self.v1 = self.v1.rotate_left(13) ^ self.v0;
+        self.v0 = self.v0.rotate_left(32);
+        self.v2 = self.v2.wrapping_add(self.v3);
+        self.v3 = self.v3.rotate_left(16) ^ self.v2;
+        self.v0 = self.v0.wrapping_add(self.v3);
+        self.v3 = self.v3.rotate_left(21) ^ self.v0;
+        self.v2 = self.v2.wrapping_add(self.v1);
+        self.v1 = self.v1.rotate_left(17) ^ self.v2;
+        self.v2 = self.v2.rotate_left(32);
+    }
+
+    #[inline]
+    fn word(&mut self, word: u64) {
+        self.v3 ^= word;
+        self.round();
+        self.v0 ^= word;
+    }
+
+    fn finish(&mut self) -> u64 {
+        for _ in 0..3 {
+            self.round();
+        }
+        self.v0 ^ self.v1 ^ self.v2 ^ self.v3
+    }
+}
+
+impl HashKey {
+    /// The fingerprint of a label set in canonical form. Never zero.
+    pub fn fingerprint(self, canonical: &[u8]) -> u128 {
+        let mut sip = Sip {
+            v0: self.0 ^ 0x736f_6d65_7073_6575,
+            v1: self.1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
+            v2: self.0 ^ 0x6c79_6765_6e65_7261,
+            v3: self.1 ^ 0x7465_6462_7974_6573,
+        };
+        let (words, tail) = canonical.as_chunks::<8>();
+        for word in words {
+            sip.word(u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        sip.word(u64::from_le_bytes(last) | (canonical.len() as u64) << 56);
+        sip.v2 ^= 0xee;
+        let low = sip.finish();
+        sip.v1 ^= 0xdd;
+        let high = sip.finish();
+        (u128::from(high) << 64 | u128::from(low)).max(1)
+    }
+}
+
+/// Appends the canonical form of a label set.
+pub fn push_canonical(series: SeriesKey<'_>, out: &mut Vec<u8>) {
+    let mut push = |name: &str, value: &str| {
+        out.extend_from_slice(name.as_bytes());
+        out.push(END);
+        out.extend_from_slice(value.as_bytes());
+        out.push(END);
+    };
+    match series {
+        SeriesKey::Labels(labels) => labels.iter().for_each(|(name, value)| push(name, value)),
+        SeriesKey::Pairs(pairs) => pairs.iter().for_each(|(name, value)| push(name, value)),
+    }
+}
+
+/// The label set of a canonical form; `None` when it is none (damaged bytes).
+pub fn parse_canonical(canonical: &[u8]) -> Option<Labels> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    let mut rest = canonical;
+    while !rest.is_empty() {
+        let name = text(&mut rest)?;
+        let value = text(&mut rest)?;
+        let ordered = pairs.last().is_none_or(|(last, _)| *last < name);
+        if value.is_empty() || !ordered {
+            return None;
+        }
+        pairs.push((name, value));
+    }
+    Some(Labels::from_sorted(pairs))
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let end = memchr::memchr(END, rest)?;
+    let (text, after) = rest.split_at_checked(end)?;
+    *rest = after.get(1..)?;
+    std::str::from_utf8(text).ok()
+}
+
+/// Label order, as `Ord` of [`Labels`], on canonical forms.
+pub fn cmp_canonical(a: &[u8], b: &[u8]) -> Ordering {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    // The end of a text is less than any continuation of it.
+    let at = |bytes: &[u8]| bytes.get(same).map(|byte| byte.wrapping_add(1));
+    at(a).cmp(&at(b))
+}
+
+/// The metric name in a canonical form; empty when there is none.
+pub fn metric_name(canonical: &[u8]) -> &[u8] {
+    let mut parts = canonical.split(|byte| *byte == END);
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+        if name == METRIC_NAME.as_bytes() {
+            return value;
+        }
+    }
+    &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn canonical(labels: &Labels) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_canonical(SeriesKey::Labels(labels), &mut out);
+        out
+    }
+
+    #[test]
+    fn the_hash_depends_on_key_and_every_label() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "api")]);
+        let bytes = canonical(&labels);
+        let key = HashKey(1, 2);
+        assert_eq!(key.fingerprint(&bytes), key.fingerprint(&bytes));
+        assert_ne!(key.fingerprint(&bytes), HashKey(1, 3).fingerprint(&bytes));
+        assert_ne!(key.fingerprint(&bytes), key.fingerprint(&bytes[..bytes.len() - 1]));
+        assert_eq!(metric_name(&bytes), b"up");
+        let upper = canonical(&Labels::from_pairs([("A", "x"), ("__name__", "up")]));
+        assert_eq!(metric_name(&upper), b"up");
+        assert_eq!(metric_name(b""), b"");
+    }
+
+    #[test]
+    fn damaged_forms_are_refused() {
+        for bad in [&b"a"[..], b"a\xff", b"a\xffb", b"a\xff\xff", b"b\xff1\xffa\xff1\xff"] {
+            assert!(parse_canonical(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn the_form_round_trips_and_keeps_the_order(
+            a in prop::collection::btree_map("[a-c\u{0}é]{0,2}", "[a-b\u{0}ü]{1,2}", 0..3),
+            b in prop::collection::btree_map("[a-c\u{0}é]{0,2}", "[a-b\u{0}ü]{1,2}", 0..3),
+        ) {
+            let (a, b) = (Labels::from_pairs(a), Labels::from_pairs(b));
+            let (left, right) = (canonical(&a), canonical(&b));
+            prop_assert_eq!(parse_canonical(&left).unwrap(), a.clone());
+            prop_assert_eq!(cmp_canonical(&left, &right), a.cmp(&b));
+        }
+    }
+}

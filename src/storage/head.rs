@@ -1,0 +1,9 @@
+//! The head: what the newest commits are judged against and how they become frames.
+//!
+//! [`batch`] stages, [`judge`] decides which samples are taken, [`groups`] arranges them in rows
+//! and [`commit`] writes the frame. All but staging happens under one short lock.
+
+pub mod batch;
+pub mod commit;
+pub mod groups;
+pub mod judge;

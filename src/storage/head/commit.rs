@@ -1,0 +1,367 @@
+//! One commit: judge, frame, write, publish. All of it under the writer's lock.
+//!
+//! Readers see the commit when the file's published length passes its frame; series are bound and
+//! rows are in the directory before that. After a failed write nothing more is taken.
+
+use std::io;
+use std::sync::Arc;
+
+use super::batch::{Staged, StagedSample, StagedSeries, UnknownSeries};
+use super::groups::{Accepted, Groups, write_loose};
+use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
+use crate::model::labels::Labels;
+use crate::model::metadata::Metadata;
+use crate::storage::append::{
+    AppendError, Appended, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
+};
+use crate::storage::fingerprint::parse_canonical;
+use crate::storage::log::file::LogFile;
+use crate::storage::log::format::{
+    FRAME_HEADER_BYTES, Frame, FrameWriter, Section, push_metadata, push_sized, push_varint,
+};
+use crate::storage::log::scan::add_to_directory;
+use crate::storage::registry::SeriesRef;
+use crate::storage::store::Store;
+
+/// At most so many bytes of a frame are due to one sample: value, series, time, its share of
+/// bitmaps and members, and the header of a row.
+const SAMPLE_BYTES_MAX: usize = 48;
+/// Section headers and varints before names.
+const FRAME_EXTRA_BYTES: usize = 64;
+/// Metrics whose metadata is kept; more are ignored, so that senders cannot fill the memory.
+const METADATA_METRICS_MAX: usize = 100_000;
+/// Longer help texts and units are not kept, for the same reason.
+const METADATA_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// What commits change. Guarded by the store's writer lock.
+pub struct Writer {
+    /// The open log file.
+    pub active: Arc<LogFile>,
+    /// Where its next frame goes.
+    pub end_bytes: u64,
+    /// The last commit.
+    pub sequence: u64,
+    /// Newest samples.
+    pub newest: Newest,
+    /// Newest sample of all.
+    pub head_max_ms: Option<i64>,
+    /// Rows' series.
+    pub groups: Groups,
+    /// Whether the store was closed.
+    pub is_closed: bool,
+    frame: FrameWriter,
+    accepted: Vec<Accepted>,
+    late: Vec<Accepted>,
+    undo: Vec<(SeriesRef, i64, u64)>,
+}
+
+/// A new number for an unknown series, or the one that another commit gave it.
+#[derive(Clone, Copy)]
+struct Resolved {
+    series: SeriesRef,
+    is_new: bool,
+}
+
+impl Writer {
+    /// A writer that goes on after commit `sequence`.
+    pub fn new(
+        active: Arc<LogFile>,
+        sequence: u64,
+        newest: Newest,
+        head_max_ms: Option<i64>,
+    ) -> Self {
+        let end_bytes = active.published_bytes();
+        let mut groups = Groups::default();
+        groups.grow(newest.len());
+        Self {
+            active,
+            end_bytes,
+            sequence,
+            newest,
+            head_max_ms,
+            groups,
+            is_closed: false,
+            frame: FrameWriter::default(),
+            accepted: Vec::new(),
+            late: Vec::new(),
+            undo: Vec::new(),
+        }
+    }
+
+    fn grow(&mut self, len: usize) {
+        self.newest.grow(len);
+        self.groups.grow(len);
+    }
+
+    /// Judges all samples and remembers those that are taken. Under [`OnReject::Abort`] the first
+    /// refused one ends it, and the writer is as before.
+    fn judge(
+        &mut self,
+        samples: &[StagedSample],
+        resolved: &[Resolved],
+        bounds: Bounds,
+        on_reject: OnReject,
+        reject: &mut dyn FnMut(&StagedSample, RejectReason),
+    ) -> Result<u64, (usize, RejectReason)> {
+        self.accepted.clear();
+        self.late.clear();
+        self.undo.clear();
+        let mut bounds = bounds;
+        let mut count = 0;
+        for (position, sample) in samples.iter().enumerate() {
+            let series = match sample.series {
+                StagedSeries::Known(series) => series,
+                StagedSeries::Unknown(position) => resolved[position as usize].series,
+            };
+            let newest = self.newest.get(series);
+            let StagedSample { timestamp_ms, bits, strict, .. } = *sample;
+            let accepted = Accepted { series, timestamp_ms, bits, changed: bits != newest.1 };
+            match bounds.judge(newest, timestamp_ms, bits, strict) {
+                Verdict::InOrder => {
+                    if on_reject == OnReject::Abort {
+                        self.undo.push((series, newest.0, newest.1));
+                    }
+                    self.newest.set(series, timestamp_ms, bits);
+                    self.accepted.push(accepted);
+                }
+                Verdict::Late => self.late.push(accepted),
+                Verdict::Same => {}
+                Verdict::Refused(reason) if on_reject == OnReject::Abort => {
+                    for (series, ms, bits) in self.undo.drain(..).rev() {
+                        self.newest.set(series, ms, bits);
+                    }
+                    return Err((position, reason));
+                }
+                Verdict::Refused(reason) => {
+                    reject(sample, reason);
+                    continue;
+                }
+            }
+            // In an empty head the first sample tells where it begins.
+            bounds.head_max_ms.get_or_insert(timestamp_ms);
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl Store {
+    /// Commits a batch.
+    pub fn commit(
+        &self,
+        staged: Staged,
+        on_reject: OnReject,
+    ) -> Result<(Appended, Ticket), AppendError> {
+        let max_ms = self.clock.now_ms().saturating_add(self.options.future_ms_max);
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        if writer.is_closed || self.is_poisoned() {
+            return Err(AppendError::Poisoned);
+        }
+        self.make_room(writer, &staged)?;
+        let resolved = self.resolve(&staged.unknown);
+        writer.grow(self.registry.read().bound_max());
+        let window_ms = self.out_of_order_window_ms();
+        let bounds = Bounds { max_ms, head_max_ms: writer.head_max_ms, window_ms };
+        let mut appended = Appended::default();
+        let mut reject = |sample: &StagedSample, reason| {
+            count_rejected(&mut appended, reason);
+            if appended.rejected_examples.len() < REJECTED_EXAMPLES_MAX {
+                let labels = self.labels_of(sample, &staged.unknown);
+                let timestamp_ms = sample.timestamp_ms;
+                appended.rejected_examples.push(Rejected { reason, labels, timestamp_ms });
+            }
+        };
+        let judged = writer.judge(&staged.samples, &resolved, bounds, on_reject, &mut reject);
+        match judged {
+            Ok(count) => appended.sample_count = count,
+            Err((position, reason)) => {
+                self.release(resolved.iter().filter(|new| new.is_new));
+                let sample = &staged.samples[position];
+                let labels = self.labels_of(sample, &staged.unknown);
+                let timestamp_ms = sample.timestamp_ms;
+                count_rejected(&mut appended, reason);
+                self.metrics.count_rejected(&appended);
+                return Err(AppendError::Rejected(Box::new(Rejected {
+                    reason,
+                    labels,
+                    timestamp_ms,
+                })));
+            }
+        }
+        self.metrics.count_rejected(&appended);
+        appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
+        self.add_metadata(writer, &staged.metadata);
+        self.revive(writer);
+        let written = self.write(writer).map_err(|err| {
+            self.poison("write to the log file failed", &err);
+            AppendError::Io(err)
+        })?;
+        self.metrics.count_appended(&appended, writer.late.len());
+        let ticket =
+            if written { self.syncer.written(writer.sequence) } else { self.syncer.newest() };
+        Ok((appended, ticket))
+    }
+
+    /// Rotates when the open log file might not hold the batch.
+    fn make_room(&self, writer: &mut Writer, staged: &Staged) -> Result<(), AppendError> {
+        let series: usize = staged.unknown.iter().map(|new| new.canonical.len() + 15).sum();
+        let texts = |(metric, own): &(String, Metadata)| {
+            metric.len() + own.help.len() + own.unit.len() + 16
+        };
+        let metadata: usize = staged.metadata.iter().map(texts).sum();
+        let samples = staged.samples.len() * SAMPLE_BYTES_MAX;
+        let bytes = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples;
+        if writer.end_bytes + bytes as u64 <= writer.active.capacity_bytes() {
+            return Ok(());
+        }
+        self.rotate(writer, bytes as u64).map_err(|err| match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
+            io::ErrorKind::FileTooLarge => AppendError::Io(err),
+            _ => {
+                self.poison("new log file could not be begun", &err);
+                AppendError::Io(err)
+            }
+        })
+    }
+
+    /// Finds or reserves numbers for series that staging did not find.
+    fn resolve(&self, unknown: &[UnknownSeries]) -> Vec<Resolved> {
+        if unknown.is_empty() {
+            return Vec::new();
+        }
+        let mut registry = self.registry.write();
+        // Positions in `resolved` of new ones, by fingerprint.
+        let mut new = hashbrown::HashTable::<u32>::with_capacity(unknown.len());
+        let mut resolved: Vec<Resolved> = Vec::with_capacity(unknown.len());
+        for (position, series) in (0_u32..).zip(unknown) {
+            let fingerprint = series.fingerprint;
+            let same = |other: &u32| unknown[*other as usize].fingerprint == fingerprint;
+            if let Some(series) = registry.find(fingerprint) {
+                resolved.push(Resolved { series, is_new: false });
+            } else if let Some(earlier) = new.find(fingerprint as u64, same) {
+                let series = resolved[*earlier as usize].series;
+                resolved.push(Resolved { series, is_new: false });
+            } else {
+                let hash = |other: &u32| unknown[*other as usize].fingerprint as u64;
+                new.insert_unique(fingerprint as u64, position, hash);
+                resolved.push(Resolved { series: registry.reserve(), is_new: true });
+            }
+        }
+        resolved
+    }
+
+    fn release<'a>(&self, unused: impl Iterator<Item = &'a Resolved>) {
+        let mut registry = self.registry.write();
+        unused.for_each(|new| registry.release(new.series));
+    }
+
+    /// Binds new series that have a sample now, and begins the frame with their definitions.
+    fn bind(&self, writer: &mut Writer, unknown: &[UnknownSeries], resolved: &[Resolved]) -> u64 {
+        writer.frame.clear();
+        if !resolved.iter().any(|new| new.is_new) {
+            return 0;
+        }
+        let mut registry = self.registry.write();
+        let mut count = 0;
+        let out = writer.frame.begin(Section::Series);
+        for (series, own) in unknown.iter().zip(resolved).filter(|(_, own)| own.is_new) {
+            if writer.newest.get(own.series).0 == NO_SAMPLE {
+                registry.release(own.series);
+                continue;
+            }
+            let labels = parse_canonical(&series.canonical).unwrap_or_default();
+            registry.bind(own.series, series.fingerprint, &series.canonical, &labels);
+            push_varint(out, u64::from(own.series));
+            push_sized(out, &series.canonical);
+            count += 1;
+        }
+        writer.frame.end();
+        if count == 0 {
+            writer.frame.clear();
+        }
+        count
+    }
+
+    /// Keeps metadata that differs from what is known, and adds it to the frame.
+    fn add_metadata(&self, writer: &mut Writer, staged: &[(String, Metadata)]) {
+        if staged.is_empty() {
+            return;
+        }
+        let mut known = self.metadata.write();
+        let mut changed = Vec::new();
+        for (metric, metadata) in staged {
+            let fits = metadata.help.len().max(metadata.unit.len()) <= METADATA_TEXT_BYTES_MAX
+                && (known.len() < METADATA_METRICS_MAX || known.contains_key(metric));
+            if fits && known.get(metric) != Some(metadata) {
+                known.insert(metric.clone(), metadata.clone());
+                changed.push((metric, metadata));
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let out = writer.frame.begin(Section::Metadata);
+        for (metric, metadata) in changed {
+            push_metadata(out, metric, metadata);
+        }
+        writer.frame.end();
+    }
+
+    /// Brings back retired series that have a sample again.
+    fn revive(&self, writer: &Writer) {
+        if self.registry.read().retired().is_empty() {
+            return;
+        }
+        let mut registry = self.registry.write();
+        for sample in writer.accepted.iter().chain(&writer.late) {
+            registry.revive(sample.series);
+        }
+    }
+
+    /// Writes the frame and lets readers see it; false when there is nothing to write.
+    fn write(&self, writer: &mut Writer) -> io::Result<bool> {
+        let base_ms = writer.active.header().base_ms;
+        writer.groups.write(&mut writer.accepted, base_ms, &mut writer.frame);
+        write_loose(&writer.late, base_ms, &mut writer.frame);
+        if writer.frame.is_empty() {
+            return Ok(false);
+        }
+        let (active, sequence) = (&writer.active, writer.sequence + 1);
+        let bytes = writer.frame.finish(active.id(), sequence, active.durable_bytes());
+        let end_bytes = writer.end_bytes + bytes.len() as u64;
+        assert!(end_bytes <= active.capacity_bytes(), "room was made for the frame");
+        active.write_at(bytes, writer.end_bytes)?;
+        let frame =
+            Frame { sequence, durable_bytes: 0, body_start: FRAME_HEADER_BYTES, end: bytes.len() };
+        let mut directory = active.directory().write();
+        let shift = writer.end_bytes as u32;
+        add_to_directory(&mut directory, bytes, &frame, base_ms, shift)
+            .expect("own frames are well-formed");
+        drop(directory);
+        active.publish(end_bytes);
+        writer.end_bytes = end_bytes;
+        writer.sequence = sequence;
+        let newest = writer.accepted.iter().chain(&writer.late).map(|sample| sample.timestamp_ms);
+        writer.head_max_ms = writer.head_max_ms.max(newest.max());
+        Ok(true)
+    }
+
+    fn labels_of(&self, sample: &StagedSample, unknown: &[UnknownSeries]) -> Labels {
+        match sample.series {
+            StagedSeries::Known(series) => self.registry.read().labels(series),
+            StagedSeries::Unknown(position) => {
+                parse_canonical(&unknown[position as usize].canonical).unwrap_or_default()
+            }
+        }
+    }
+}
+
+fn count_rejected(appended: &mut Appended, reason: RejectReason) {
+    *match reason {
+        RejectReason::OutOfOrder => &mut appended.out_of_order_count,
+        RejectReason::DuplicateTimestamp => &mut appended.duplicate_count,
+        RejectReason::OutOfBounds => &mut appended.out_of_bounds_count,
+        RejectReason::TooOld => &mut appended.too_old_count,
+    } += 1;
+}

@@ -1,0 +1,156 @@
+//! Which samples are taken: Prometheus' rules of order, duplicates and bounds.
+
+use crate::storage::append::RejectReason;
+use crate::storage::registry::SeriesRef;
+
+/// Without an out-of-order window, a sample may still be this much older than the head's newest:
+/// half of Prometheus' chunk range.
+const IN_ORDER_WINDOW_MS: i64 = 3_600_000;
+/// The time of a series without samples.
+pub const NO_SAMPLE: i64 = i64::MIN;
+
+/// What samples of one batch are measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Newest acceptable timestamp.
+    pub max_ms: i64,
+    /// Newest sample of the head before the batch; none: the head is empty.
+    pub head_max_ms: Option<i64>,
+    /// How far behind that out-of-order data is accepted; 0: not at all.
+    pub window_ms: i64,
+}
+
+/// What becomes of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Newer than all of its series.
+    InOrder,
+    /// Older than its series' newest, taken nevertheless.
+    Late,
+    /// There already, bit for bit.
+    Same,
+    /// Not taken.
+    Refused(RejectReason),
+}
+
+/// Newest sample of each series, by number.
+#[derive(Debug, Default)]
+pub struct Newest {
+    ms: Vec<i64>,
+    bits: Vec<u64>,
+}
+
+impl Newest {
+    /// Makes room for all numbers below `len`.
+    pub fn grow(&mut self, len: usize) {
+        if self.ms.len() < len {
+            self.ms.resize(len, NO_SAMPLE);
+            self.bits.resize(len, 0);
+        }
+    }
+
+    /// Time (or [`NO_SAMPLE`]) and value of the newest sample.
+    #[inline]
+    pub fn get(&self, series: SeriesRef) -> (i64, u64) {
+        (self.ms[series as usize], self.bits[series as usize])
+    }
+
+    /// Replaces it.
+    #[inline]
+    pub fn set(&mut self, series: SeriesRef, timestamp_ms: i64, bits: u64) {
+        self.ms[series as usize] = timestamp_ms;
+        self.bits[series as usize] = bits;
+    }
+
+    /// How many numbers there is room for.
+    pub fn len(&self) -> usize {
+        self.ms.len()
+    }
+
+    /// The newest of all.
+    pub fn max_ms(&self) -> Option<i64> {
+        self.ms.iter().copied().max().filter(|newest| *newest != NO_SAMPLE)
+    }
+
+    /// All times and values, by number.
+    pub fn parts(&self) -> (&[i64], &[u64]) {
+        (&self.ms, &self.bits)
+    }
+}
+
+impl Bounds {
+    /// Judges a sample against the newest one of its series. `strict`: out-of-order data is
+    /// refused whatever the window.
+    #[inline]
+    pub fn judge(&self, newest: (i64, u64), timestamp_ms: i64, bits: u64, strict: bool) -> Verdict {
+        if timestamp_ms > self.max_ms || timestamp_ms == NO_SAMPLE {
+            return Verdict::Refused(RejectReason::OutOfBounds);
+        }
+        let head_max_ms = self.head_max_ms.unwrap_or(timestamp_ms);
+        let in_order_min_ms = head_max_ms.saturating_sub(IN_ORDER_WINDOW_MS.max(self.window_ms));
+        if timestamp_ms >= in_order_min_ms {
+            if timestamp_ms > newest.0 {
+                return Verdict::InOrder;
+            }
+            if timestamp_ms == newest.0 {
+                return match bits == newest.1 {
+                    true => Verdict::Same,
+                    false => Verdict::Refused(RejectReason::DuplicateTimestamp),
+                };
+            }
+        }
+        if self.window_ms > 0 {
+            return match timestamp_ms >= head_max_ms.saturating_sub(self.window_ms) {
+                false => Verdict::Refused(RejectReason::TooOld),
+                true if strict => Verdict::Refused(RejectReason::OutOfOrder),
+                true => Verdict::Late,
+            };
+        }
+        Verdict::Refused(match timestamp_ms < in_order_min_ms {
+            true => RejectReason::OutOfBounds,
+            false => RejectReason::OutOfOrder,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn samples_are_judged_as_prometheus_does() {
+        use RejectReason::{DuplicateTimestamp, OutOfBounds, OutOfOrder, TooOld};
+        use Verdict::{InOrder, Late, Refused, Same};
+        let none = (NO_SAMPLE, 0);
+        let some = (100 * HOUR, 7);
+        let cases = [
+            // window, newest of the series, timestamp, bits, strict -> verdict
+            (0, none, 99 * HOUR, 1, false, InOrder),
+            (0, none, 99 * HOUR - 1, 1, false, Refused(OutOfBounds)),
+            (0, some, 100 * HOUR + 1, 1, false, InOrder),
+            (0, some, 100 * HOUR, 7, false, Same),
+            (0, some, 100 * HOUR, 8, false, Refused(DuplicateTimestamp)),
+            (0, some, 100 * HOUR - 1, 7, false, Refused(OutOfOrder)),
+            (0, some, 98 * HOUR, 7, false, Refused(OutOfBounds)),
+            (2 * HOUR, some, 98 * HOUR, 7, false, Late),
+            (2 * HOUR, some, 98 * HOUR, 7, true, Refused(OutOfOrder)),
+            (2 * HOUR, some, 98 * HOUR - 1, 7, false, Refused(TooOld)),
+            (2 * HOUR, none, 98 * HOUR, 7, true, InOrder),
+            (2 * HOUR, none, 98 * HOUR - 1, 7, false, Refused(TooOld)),
+            (HOUR / 2, none, 99 * HOUR, 7, false, InOrder),
+            (HOUR / 2, some, 99 * HOUR, 7, false, Refused(TooOld)),
+            (i64::MAX, some, 0, 7, false, Late),
+            (0, none, 101 * HOUR, 7, false, Refused(OutOfBounds)),
+        ];
+        for (window_ms, newest, timestamp_ms, bits, strict, expected) in cases {
+            let head_max_ms = Some(100 * HOUR);
+            let bounds = Bounds { max_ms: 101 * HOUR - 1, head_max_ms, window_ms };
+            let verdict = bounds.judge(newest, timestamp_ms, bits, strict);
+            assert_eq!(verdict, expected, "{window_ms} {newest:?} {timestamp_ms} {strict}");
+        }
+        let empty = Bounds { max_ms: HOUR, head_max_ms: None, window_ms: 0 };
+        assert_eq!(empty.judge(none, -5, 1, false), InOrder);
+    }
+}

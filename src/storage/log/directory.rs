@@ -1,0 +1,175 @@
+//! Where the samples of a log file are: kept in memory, a few bytes per row and loose sample.
+//!
+//! Everything is appended in the order of the file, so a reader that knows how long the file was
+//! when its query began skips what lies beyond.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use roaring::RoaringBitmap;
+
+use crate::model::sample::TimeRange;
+
+/// No entry: end of a chain.
+pub const NONE: u32 = u32::MAX;
+
+/// Rows of one group.
+#[derive(Debug, Default)]
+pub struct GroupRows {
+    /// Series by slot.
+    pub members: Vec<u32>,
+    /// Position of each row in the file.
+    pub rows: Vec<u32>,
+}
+
+/// A slot of a series. A series that moved between groups has several.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Number of the group within the file.
+    pub group: u32,
+    /// Slot within the group.
+    pub slot: u32,
+    /// The series' place before, or [`NONE`].
+    previous: u32,
+}
+
+/// A loose sample.
+#[derive(Clone, Copy, Debug)]
+struct Loose {
+    offset: u32,
+    previous: u32,
+}
+
+/// What is in a log file, and where.
+#[derive(Debug)]
+pub struct Directory {
+    groups: Vec<GroupRows>,
+    /// Newest place by series, or [`NONE`].
+    place_of: Vec<u32>,
+    places: Vec<Place>,
+    /// Newest loose sample by series.
+    loose_of: HashMap<u32, u32, RandomState>,
+    loose: Vec<Loose>,
+    range: TimeRange,
+    sample_count: u64,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            groups: Vec::new(),
+            place_of: Vec::new(),
+            places: Vec::new(),
+            loose_of: HashMap::default(),
+            loose: Vec::new(),
+            range: TimeRange { min_ms: i64::MAX, max_ms: i64::MIN },
+            sample_count: 0,
+        }
+    }
+}
+
+impl Directory {
+    /// Gives a group more slots. Groups are numbered without gaps, in order of appearance.
+    pub fn add_members(&mut self, group: u32, series: &[u32]) -> Result<(), &'static str> {
+        let index = group as usize;
+        if index > self.groups.len() {
+            return Err("group number out of order");
+        }
+        if index == self.groups.len() {
+            self.groups.push(GroupRows::default());
+        }
+        let Some(rows) = self.groups.get_mut(index) else { return Err("unknown group") };
+        for series in series {
+            let place = self.places.len() as u32;
+            let at = *series as usize;
+            if self.place_of.len() <= at {
+                self.place_of.resize(at + 1, NONE);
+            }
+            let previous = std::mem::replace(&mut self.place_of[at], place);
+            self.places.push(Place { group, slot: rows.members.len() as u32, previous });
+            rows.members.push(*series);
+        }
+        Ok(())
+    }
+
+    /// Notes a row.
+    pub fn add_row(
+        &mut self,
+        group: u32,
+        offset: u32,
+        timestamp_ms: i64,
+        sample_count: usize,
+    ) -> Result<(), &'static str> {
+        let rows = self.groups.get_mut(group as usize).ok_or("row of an unknown group")?;
+        rows.rows.push(offset);
+        self.note(timestamp_ms, sample_count);
+        Ok(())
+    }
+
+    /// Notes a loose sample.
+    pub fn add_loose(&mut self, series: u32, offset: u32, timestamp_ms: i64) {
+        let index = self.loose.len() as u32;
+        let previous = self.loose_of.insert(series, index).unwrap_or(NONE);
+        self.loose.push(Loose { offset, previous });
+        self.note(timestamp_ms, 1);
+    }
+
+    fn note(&mut self, timestamp_ms: i64, sample_count: usize) {
+        self.range.min_ms = self.range.min_ms.min(timestamp_ms);
+        self.range.max_ms = self.range.max_ms.max(timestamp_ms);
+        self.sample_count += sample_count as u64;
+    }
+
+    /// A group's rows.
+    pub fn group(&self, group: u32) -> Option<&GroupRows> {
+        self.groups.get(group as usize)
+    }
+
+    /// The places of a series, newest first.
+    pub fn places(&self, series: u32) -> impl Iterator<Item = Place> {
+        let mut next = self.place_of.get(series as usize).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let place = *self.places.get(next as usize)?;
+            next = place.previous;
+            Some(place)
+        })
+    }
+
+    /// Positions of the loose samples of a series, newest first.
+    pub fn loose(&self, series: u32) -> impl Iterator<Item = u32> {
+        let mut next = self.loose_of.get(&series).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let loose = *self.loose.get(next as usize)?;
+            next = loose.previous;
+            Some(loose.offset)
+        })
+    }
+
+    /// Whether the file may have samples of the series.
+    pub fn has(&self, series: u32) -> bool {
+        self.place_of.get(series as usize).is_some_and(|place| *place != NONE)
+            || self.loose_of.contains_key(&series)
+    }
+
+    /// All series with samples.
+    pub fn series(&self) -> RoaringBitmap {
+        let placed = (0..).zip(&self.place_of).filter(|(_, place)| **place != NONE);
+        let mut all: RoaringBitmap = placed.map(|(series, _): (u32, _)| series).collect();
+        all.extend(self.loose_of.keys().copied());
+        all
+    }
+
+    /// From the oldest to the newest sample; `min_ms > max_ms` when there is none.
+    pub fn range(&self) -> TimeRange {
+        self.range
+    }
+
+    /// Samples in the file.
+    pub fn sample_count(&self) -> u64 {
+        self.sample_count
+    }
+
+    /// Series with samples, roughly: one that moved or has loose samples too counts again.
+    pub fn chunk_count(&self) -> u64 {
+        (self.places.len() + self.loose_of.len()) as u64
+    }
+}

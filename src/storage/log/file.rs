@@ -1,0 +1,178 @@
+//! One log file, open for reading and, while it is the newest, for writing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::directory::Directory;
+use super::format::{FILE_HEADER_BYTES, FileHeader};
+use crate::base::disk::{Disk, DiskFile, Map};
+use crate::storage::select::QueryError;
+
+/// A log file. Frames are appended by one writer; readers see what is published.
+pub struct LogFile {
+    header: FileHeader,
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    file: Box<dyn DiskFile>,
+    capacity_bytes: u64,
+    /// Bytes that readers may look at: whole frames.
+    published_bytes: AtomicU64,
+    /// Bytes that are on the device for certain.
+    durable_bytes: AtomicU64,
+    /// A map, and how many of its bytes are surely current: a copy ages.
+    map: Mutex<(Map, u64)>,
+    directory: RwLock<Directory>,
+}
+
+/// The name of a log file within its folder.
+pub fn file_name(id: u64) -> String {
+    format!("{id:010}.log")
+}
+
+impl LogFile {
+    /// Makes a file with room for `capacity_bytes`; durable, name included, when this returns.
+    /// On failure nothing of it is left, as far as the disk permits.
+    pub fn create(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        header: FileHeader,
+        capacity_bytes: u64,
+    ) -> io::Result<Self> {
+        assert!(capacity_bytes <= u64::from(u32::MAX), "offsets fit in four bytes");
+        let path = folder.join(file_name(header.file_id));
+        let made = Self::write_new(disk, folder, &path, header, capacity_bytes);
+        made.map_err(|err| {
+            // What cannot be removed is garbage that the next start removes.
+            let _ = disk.remove_file(&path);
+            err
+        })
+    }
+
+    fn write_new(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        path: &Path,
+        header: FileHeader,
+        capacity_bytes: u64,
+    ) -> io::Result<Self> {
+        let file = disk.create(path)?;
+        file.allocate(capacity_bytes)?;
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
+        disk.sync_dir(folder)?;
+        let map = disk.map(path, capacity_bytes)?;
+        Ok(Self::new(disk, path, file, header, capacity_bytes, map, FILE_HEADER_BYTES as u64))
+    }
+
+    fn new(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: Box<dyn DiskFile>,
+        header: FileHeader,
+        capacity_bytes: u64,
+        map: Map,
+        seen_bytes: u64,
+    ) -> Self {
+        Self {
+            header,
+            path: path.to_owned(),
+            disk: Arc::clone(disk),
+            file,
+            capacity_bytes,
+            published_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
+            durable_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
+            map: Mutex::new((map, seen_bytes)),
+            directory: RwLock::default(),
+        }
+    }
+
+    /// Opens a file of an earlier run, to be scanned.
+    pub fn open(disk: &Arc<dyn Disk>, folder: &Path, id: u64) -> Result<Self, QueryError> {
+        let path = folder.join(file_name(id));
+        let corrupt = |reason| QueryError::Corrupt { path: path.clone(), offset_bytes: 0, reason };
+        let file = disk.open(&path)?;
+        let capacity_bytes = file.len()?;
+        if capacity_bytes > u64::from(u32::MAX) {
+            return Err(corrupt("file is longer than a log file can be"));
+        }
+        let map = disk.map(&path, capacity_bytes)?;
+        let header = FileHeader::decode(&map).map_err(corrupt)?;
+        if header.file_id != id {
+            return Err(corrupt("file has the header of another one"));
+        }
+        Ok(Self::new(disk, &path, file, header, capacity_bytes, map, capacity_bytes))
+    }
+
+    /// Its header.
+    pub fn header(&self) -> FileHeader {
+        self.header
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.header.file_id
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Space reserved for it.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    /// How far readers may look.
+    pub fn published_bytes(&self) -> u64 {
+        self.published_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether there is no commit in it.
+    pub fn is_empty(&self) -> bool {
+        self.published_bytes() <= FILE_HEADER_BYTES as u64
+    }
+
+    /// Writes at a position beyond what is published.
+    pub fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        debug_assert!(offset_bytes >= self.published_bytes());
+        self.file.write_at(bytes, offset_bytes)
+    }
+
+    /// Waits until what was published is on the device.
+    pub fn sync(&self) -> io::Result<()> {
+        let published_bytes = self.published_bytes();
+        self.file.sync()?;
+        self.durable_bytes.fetch_max(published_bytes, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Bytes that are on the device for certain.
+    pub fn durable_bytes(&self) -> u64 {
+        self.durable_bytes.load(Ordering::Acquire)
+    }
+
+    /// Where its samples are.
+    pub fn directory(&self) -> &RwLock<Directory> {
+        &self.directory
+    }
+
+    /// Lets readers see the bytes before `end_bytes`; their records are in the directory.
+    pub fn publish(&self, end_bytes: u64) {
+        self.published_bytes.store(end_bytes, Ordering::Release);
+    }
+
+    /// The file's bytes; at least the first `limit_bytes` are as they were published.
+    pub fn map(&self, limit_bytes: u64) -> io::Result<Map> {
+        let mut map = self.map.lock();
+        if !map.0.is_live() && map.1 < limit_bytes {
+            let published = self.published_bytes().max(limit_bytes);
+            *map = (self.disk.map(&self.path, published)?, published);
+        }
+        Ok(map.0.clone())
+    }
+}

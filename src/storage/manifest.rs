@@ -1,0 +1,444 @@
+//! The manifest: which files make up the store. The only truth.
+//!
+//! A synced log of edits. Each edit is one frame, written and synced before the next, so only the
+//! last can be torn; a torn edit never happened. A file that no edit names is garbage; a named
+//! file that is missing is corruption. When the log of edits is long, its sum is written to a new
+//! file that replaces the old one. Drawn in `docs/formats/manifest.md`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fingerprint::HashKey;
+use super::log::format::{Cursor, push_varint, push_zigzag};
+use super::options::OpenError;
+use crate::base::disk::{Disk, DiskFile};
+
+/// `NTXM` and the format's version, which may still change while it is 0.
+const MAGIC: [u8; 8] = *b"NTXM\0\0\0\0";
+/// Magic, key, checksum.
+const HEADER_BYTES: usize = 8 + 16 + 4;
+/// Length, checksum, number of the edit.
+const EDIT_HEADER_BYTES: usize = 4 + 4 + 8;
+/// Space is reserved in steps of this, so that an edit rarely meets a full disk.
+const STEP_BYTES: u64 = 64 << 10;
+/// A manifest longer than this and than twice its sum is written anew.
+const REWRITE_BYTES: u64 = 1 << 20;
+/// Its name in the data directory.
+pub const FILE_NAME: &str = "manifest";
+
+/// What the manifest tells of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// Number of the file.
+    pub id: u64,
+    /// First commit in it.
+    pub first_sequence: u64,
+    /// Last commit in it.
+    pub last_sequence: u64,
+}
+
+/// A step from one state of the store to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// There is a new log file.
+    AddLog(u64),
+    /// A log file gets no more commits; so many bytes of it count, and all of them are synced.
+    CloseLog(u64, u64),
+    /// A log file is not needed any more.
+    DropLog(u64),
+    /// There is a new segment.
+    AddSegment(SegmentEntry),
+    /// A segment is not needed any more.
+    DropSegment(u64),
+    /// There is a new registry checkpoint, which replaces the one before.
+    Checkpoint(u64),
+    /// Newest sample ever taken in, in milliseconds.
+    NewestTime(i64),
+}
+
+/// The sum of all edits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Log files and, when closed, the bytes that count.
+    pub logs: BTreeMap<u64, Option<u64>>,
+    /// Segments.
+    pub segments: BTreeMap<u64, SegmentEntry>,
+    /// The registry checkpoint.
+    pub checkpoint: Option<u64>,
+    /// Newest sample told by an edit.
+    pub newest_ms: Option<i64>,
+    /// Larger than every number that was ever named.
+    pub next_id: u64,
+}
+
+impl State {
+    fn apply(&mut self, edit: Edit) -> Result<(), &'static str> {
+        match edit {
+            Edit::AddLog(id) => {
+                self.next_id = self.next_id.max(id + 1);
+                self.logs.insert(id, None);
+            }
+            Edit::CloseLog(id, bytes) => {
+                *self.logs.get_mut(&id).ok_or("unknown log file is closed")? = Some(bytes);
+            }
+            Edit::DropLog(id) => {
+                self.logs.remove(&id).ok_or("unknown log file is dropped")?;
+            }
+            Edit::AddSegment(entry) => {
+                self.next_id = self.next_id.max(entry.id + 1);
+                self.segments.insert(entry.id, entry);
+            }
+            Edit::DropSegment(id) => {
+                self.segments.remove(&id).ok_or("unknown segment is dropped")?;
+            }
+            Edit::Checkpoint(id) => {
+                self.next_id = self.next_id.max(id + 1);
+                self.checkpoint = Some(id);
+            }
+            Edit::NewestTime(newest_ms) => self.newest_ms = Some(newest_ms),
+        }
+        Ok(())
+    }
+
+    /// Edits that lead from nothing to this state.
+    fn edits(&self) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        for (id, closed) in &self.logs {
+            edits.push(Edit::AddLog(*id));
+            edits.extend(closed.map(|bytes| Edit::CloseLog(*id, bytes)));
+        }
+        edits.extend(self.segments.values().copied().map(Edit::AddSegment));
+        edits.extend(self.checkpoint.map(Edit::Checkpoint));
+        edits.extend(self.newest_ms.map(Edit::NewestTime));
+        edits
+    }
+}
+
+/// The open manifest.
+pub struct Manifest {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    key: HashKey,
+    state: State,
+    edit_count: u64,
+    end_bytes: u64,
+    allocated_bytes: u64,
+}
+
+impl Manifest {
+    /// Reads the manifest of a data directory or begins one; `key` is for a new one.
+    pub fn open(disk: &Arc<dyn Disk>, folder: &Path, key: HashKey) -> Result<Self, OpenError> {
+        let path = folder.join(FILE_NAME);
+        if !disk.exists(&path) {
+            disk.replace(&path, &header(key)).map_err(OpenError::io(&path))?;
+        }
+        let bytes = disk.read(&path).map_err(OpenError::io(&path))?;
+        let corrupt = |offset_bytes: u64, reason| OpenError::Corrupt {
+            path: path.clone(),
+            offset_bytes,
+            reason,
+        };
+        let key = read_header(&bytes).map_err(|reason| corrupt(0, reason))?;
+        let (state, edit_count, end) =
+            read_edits(&bytes).map_err(|(at, reason)| corrupt(at as u64, reason))?;
+        let file = disk.open(&path).map_err(OpenError::io(&path))?;
+        let manifest = Self {
+            disk: Arc::clone(disk),
+            path: path.clone(),
+            file,
+            key,
+            state,
+            edit_count,
+            end_bytes: end as u64,
+            allocated_bytes: bytes.len() as u64,
+        };
+        manifest.forget_tail(&bytes).map_err(OpenError::io(&path))?;
+        Ok(manifest)
+    }
+
+    /// Overwrites a torn edit, so that it can never be taken for damage later.
+    fn forget_tail(&self, bytes: &[u8]) -> io::Result<()> {
+        let tail = bytes.get(self.end_bytes as usize..).unwrap_or(&[]);
+        if tail.iter().any(|byte| *byte != 0) {
+            self.file.write_at(&vec![0; tail.len()], self.end_bytes)?;
+            self.file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Key of the fingerprints.
+    pub fn key(&self) -> HashKey {
+        self.key
+    }
+
+    /// The sum of the edits.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Makes edits durable, all or none. After an error other than a full disk it is not known
+    /// which, and nothing may be written to the store any more.
+    pub fn edit(&mut self, edits: &[Edit]) -> io::Result<()> {
+        let mut next = self.state.clone();
+        for edit in edits {
+            next.apply(*edit).map_err(io::Error::other)?;
+        }
+        let frame = encode(self.edit_count, edits);
+        let end_bytes = self.end_bytes + frame.len() as u64;
+        if end_bytes > self.allocated_bytes {
+            let allocated_bytes = end_bytes + STEP_BYTES;
+            self.file.allocate(allocated_bytes)?;
+            self.allocated_bytes = allocated_bytes;
+        }
+        self.file.write_at(&frame, self.end_bytes).map_err(not_full)?;
+        self.file.sync().map_err(not_full)?;
+        self.state = next;
+        self.edit_count += 1;
+        self.end_bytes = end_bytes;
+        if end_bytes > REWRITE_BYTES {
+            self.rewrite()?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let mut bytes = header(self.key).to_vec();
+        bytes.extend_from_slice(&encode(0, &self.state.edits()));
+        if 2 * bytes.len() as u64 > self.end_bytes {
+            return Ok(());
+        }
+        self.disk.replace(&self.path, &bytes).map_err(not_full)?;
+        self.file = self.disk.open(&self.path)?;
+        self.end_bytes = bytes.len() as u64;
+        self.allocated_bytes = self.end_bytes;
+        self.edit_count = 1;
+        Ok(())
+    }
+}
+
+/// A write that was meant to have room must not look like one that can be tried again.
+fn not_full(err: io::Error) -> io::Error {
+    if err.kind() == io::ErrorKind::StorageFull { io::Error::other(err) } else { err }
+}
+
+fn header(key: HashKey) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    out[..8].copy_from_slice(&MAGIC);
+    out[8..16].copy_from_slice(&key.0.to_le_bytes());
+    out[16..24].copy_from_slice(&key.1.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..24]);
+    out[24..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn read_header(bytes: &[u8]) -> Result<HashKey, &'static str> {
+    let damaged = "header is damaged";
+    let content = bytes.get(..24).ok_or(damaged)?;
+    let mut cursor = Cursor::new(bytes, 0, HEADER_BYTES).ok_or(damaged)?;
+    let magic = cursor.take(8).ok_or(damaged)?;
+    let key = HashKey(cursor.u64().ok_or(damaged)?, cursor.u64().ok_or(damaged)?);
+    if cursor.u32() != Some(crc32c::crc32c(content)) {
+        return Err(damaged);
+    }
+    if magic != MAGIC {
+        return Err("not a manifest, or of an unknown version");
+    }
+    Ok(key)
+}
+
+fn encode(number: u64, edits: &[Edit]) -> Vec<u8> {
+    let mut out = vec![0; EDIT_HEADER_BYTES];
+    for edit in edits {
+        let (tag, fields) = match *edit {
+            Edit::AddLog(id) => (1, [id, 0, 0]),
+            Edit::CloseLog(id, bytes) => (2, [id, bytes, 0]),
+            Edit::DropLog(id) => (3, [id, 0, 0]),
+            Edit::AddSegment(entry) => (4, [entry.id, entry.first_sequence, entry.last_sequence]),
+            Edit::DropSegment(id) => (5, [id, 0, 0]),
+            Edit::Checkpoint(id) => (6, [id, 0, 0]),
+            Edit::NewestTime(newest_ms) => {
+                out.push(7);
+                push_zigzag(&mut out, newest_ms);
+                continue;
+            }
+        };
+        out.push(tag);
+        let count = field_count(tag);
+        fields[..count].iter().for_each(|field| push_varint(&mut out, *field));
+    }
+    let body = (out.len() - EDIT_HEADER_BYTES) as u32;
+    out[0..4].copy_from_slice(&body.to_le_bytes());
+    out[8..16].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&out[8..]), &body.to_le_bytes());
+    out[4..8].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn field_count(tag: u8) -> usize {
+    match tag {
+        2 => 2,
+        4 => 3,
+        _ => 1,
+    }
+}
+
+/// The edits of one frame and where it ends.
+fn decode(bytes: &[u8], at: usize, number: u64) -> Result<(Vec<Edit>, usize), &'static str> {
+    let damaged = "edit is damaged";
+    let body_start = at.checked_add(EDIT_HEADER_BYTES).ok_or(damaged)?;
+    let mut cursor = Cursor::new(bytes, at, body_start).ok_or(damaged)?;
+    let body = cursor.u32().ok_or(damaged)?;
+    let crc = cursor.u32().ok_or(damaged)?;
+    let own_number = cursor.u64().ok_or(damaged)?;
+    let end = body_start.checked_add(body as usize).ok_or(damaged)?;
+    let covered = bytes.get(at + 8..end).ok_or(damaged)?;
+    let found = crc32c::crc32c_append(crc32c::crc32c(covered), &body.to_le_bytes());
+    if body == 0 || found != crc {
+        return Err(damaged);
+    }
+    if own_number != number {
+        return Err("edit is out of order");
+    }
+    let mut cursor = Cursor::new(bytes, body_start, end).ok_or(damaged)?;
+    let mut edits = Vec::new();
+    while !cursor.is_empty() {
+        edits.push(read_edit(&mut cursor).ok_or("unknown edit")?);
+    }
+    Ok((edits, end))
+}
+
+fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
+    let tag = cursor.u8()?;
+    if tag == 7 {
+        return Some(Edit::NewestTime(cursor.zigzag()?));
+    }
+    let mut fields = [0; 3];
+    for field in &mut fields[..field_count(tag)] {
+        *field = cursor.varint()?;
+    }
+    let [id, first_sequence, last_sequence] = fields;
+    Some(match tag {
+        1 => Edit::AddLog(id),
+        2 => Edit::CloseLog(id, first_sequence),
+        3 => Edit::DropLog(id),
+        4 => Edit::AddSegment(SegmentEntry { id, first_sequence, last_sequence }),
+        5 => Edit::DropSegment(id),
+        6 => Edit::Checkpoint(id),
+        _ => return None,
+    })
+}
+
+/// The sum of all edits, how many there are, and where they end.
+fn read_edits(bytes: &[u8]) -> Result<(State, u64, usize), (usize, &'static str)> {
+    let (mut state, mut count, mut at) = (State::default(), 0, HEADER_BYTES);
+    while at < bytes.len() {
+        match decode(bytes, at, count) {
+            Ok((edits, end)) => {
+                for edit in edits {
+                    state.apply(edit).map_err(|reason| (at, reason))?;
+                }
+                (count, at) = (count + 1, end);
+            }
+            // Only the newest edit can be torn: a later one shows that this one was whole.
+            Err(reason) if has_later_edit(bytes, at, count) => return Err((at, reason)),
+            Err(_) => break,
+        }
+    }
+    Ok((state, count, at))
+}
+
+fn has_later_edit(bytes: &[u8], at: usize, number: u64) -> bool {
+    // The number stands 8 bytes after the beginning of an edit.
+    (at + 1..bytes.len()).any(|start| {
+        let own = bytes.get(start + 8..).and_then(|rest| rest.first_chunk::<8>());
+        own.is_some_and(|own| {
+            let own = u64::from_le_bytes(*own);
+            own > number && decode(bytes, start, own).is_ok()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::disk::SimDisk;
+
+    fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
+        let disk = SimDisk::new(seed);
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        (disk.clone(), Arc::new(disk))
+    }
+
+    fn open(disk: &Arc<dyn Disk>) -> Result<Manifest, OpenError> {
+        Manifest::open(disk, Path::new("/d"), HashKey(3, 4))
+    }
+
+    fn segment(id: u64) -> Edit {
+        Edit::AddSegment(SegmentEntry { id, first_sequence: id * 10, last_sequence: id * 10 + 9 })
+    }
+
+    #[test]
+    fn edits_are_there_after_every_crash_and_the_key_stays() {
+        for seed in 0..50 {
+            let (sim, disk) = disk(seed);
+            let mut manifest = open(&disk).unwrap();
+            manifest.edit(&[Edit::AddLog(1)]).unwrap();
+            manifest.edit(&[Edit::CloseLog(1, 99), Edit::AddLog(2)]).unwrap();
+            manifest
+                .edit(&[segment(3), Edit::DropLog(1), Edit::Checkpoint(4), Edit::NewestTime(-5)])
+                .unwrap();
+            let state = manifest.state().clone();
+            sim.fail_after(Some(seed % 3));
+            let failed = manifest.edit(&[segment(9)]).is_err();
+            drop(manifest);
+            sim.crash();
+            let found = Manifest::open(&disk, Path::new("/d"), HashKey(0, 0)).unwrap();
+            assert_eq!(found.key(), HashKey(3, 4));
+            if !failed {
+                assert!(found.state().segments.contains_key(&9), "seed {seed}");
+            }
+            let mut without = found.state().clone();
+            without.segments.remove(&9);
+            without.next_id = state.next_id;
+            assert_eq!(without, state, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn damage_before_the_last_edit_is_reported() {
+        let (sim, disk) = disk(1);
+        let mut manifest = open(&disk).unwrap();
+        for id in 1..5 {
+            manifest.edit(&[Edit::AddLog(id)]).unwrap();
+        }
+        let end = manifest.end_bytes as usize;
+        drop(manifest);
+        let path = Path::new("/d").join(FILE_NAME);
+        let bytes = disk.read(&path).unwrap();
+        for at in 0..end {
+            sim.flip_bit(&path, at, 3);
+            let opened = open(&disk);
+            let last_edit = at >= end - EDIT_HEADER_BYTES - 2;
+            assert_eq!(opened.is_ok(), last_edit, "byte {at}");
+            disk.open(&path).unwrap().write_at(&bytes, 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_long_manifest_is_written_anew() {
+        let (_, disk) = disk(1);
+        let mut manifest = open(&disk).unwrap();
+        for id in 1..60_000 {
+            manifest.edit(&[segment(id)]).unwrap();
+            manifest.edit(&[Edit::DropSegment(id)]).unwrap();
+        }
+        assert!(manifest.edit_count < 119_998 && manifest.end_bytes < REWRITE_BYTES);
+        let state = manifest.state().clone();
+        drop(manifest);
+        let found = open(&disk).unwrap();
+        assert_eq!(found.state().segments, state.segments);
+    }
+}

@@ -1,0 +1,136 @@
+//! Answering queries: which series, then their samples block by block.
+//!
+//! A query sees the commits that were published when it began, all or nothing of each: it holds a
+//! version and how long the open log file was. The order in [`Store::snapshot`] matters: first the
+//! length, then the registry, then the version; so every series of a visible commit is in the
+//! registry, and what is no longer in the registry is in a segment of the version.
+
+mod labels;
+pub mod log_reader;
+pub mod merge;
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::log::file::LogFile;
+use super::registry::{Registry, SeriesRef};
+use super::select::{BlockSource, ColumnBlock, QueryError, SelectHints, Selection, SeriesMeta};
+use super::store::Store;
+use super::version::Version;
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::sample::TimeRange;
+use merge::{Parts, Sharing};
+
+/// What one query sees.
+pub struct Snapshot {
+    /// Files.
+    pub version: Arc<Version>,
+    /// The log file that was open.
+    active_id: u64,
+    /// How long it was.
+    active_bytes: u64,
+}
+
+impl Snapshot {
+    /// How much of a log file the query sees.
+    pub fn limit_bytes(&self, log: &LogFile) -> u64 {
+        match log.id().cmp(&self.active_id) {
+            std::cmp::Ordering::Less => log.published_bytes(),
+            std::cmp::Ordering::Equal => self.active_bytes,
+            std::cmp::Ordering::Greater => 0,
+        }
+    }
+
+    /// The visible log files that may have samples in the range, oldest first.
+    fn logs(&self, range: TimeRange) -> impl Iterator<Item = &Arc<LogFile>> {
+        let visible = self.version.logs.iter().filter(|log| log.id() <= self.active_id);
+        visible.filter(move |log| log.directory().read().range().overlaps(range))
+    }
+}
+
+/// Where the samples of one series of a selection are.
+struct Source {
+    head: Option<SeriesRef>,
+}
+
+struct Blocks {
+    snapshot: Snapshot,
+    range: TimeRange,
+    sources: Vec<Source>,
+}
+
+impl Store {
+    /// Fixes what a query sees, and runs `look` on the registry as of then.
+    pub fn snapshot<T>(&self, look: impl FnOnce(&Registry, &Snapshot) -> T) -> (Snapshot, T) {
+        let active = self.active.load_full();
+        let active_bytes = active.published_bytes();
+        let registry = self.registry.read();
+        let version = self.version.load_full();
+        let snapshot = Snapshot { version, active_id: active.id(), active_bytes };
+        let found = look(&registry, &snapshot);
+        drop(registry);
+        (snapshot, found)
+    }
+
+    /// See [`super::select::Select::select`].
+    pub fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        hints: &SelectHints,
+    ) -> Result<Selection, QueryError> {
+        let (snapshot, found) = self.snapshot(|registry, snapshot| {
+            let series = head_series(registry, snapshot, matchers, range);
+            series.iter().map(|series| (registry.labels(series), series)).collect::<Vec<_>>()
+        });
+        let mut all: Vec<(Labels, Source)> = found
+            .into_iter()
+            .map(|(labels, series)| (labels, Source { head: Some(series) }))
+            .collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if hints.series_count_max > 0 {
+            all.truncate(hints.series_count_max);
+        }
+        let (labels, sources): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let series = labels.into_iter().map(SeriesMeta::new).collect();
+        Ok(Selection::new(series, Box::new(Blocks { snapshot, range, sources })))
+    }
+}
+
+/// Series of the head that fulfil the matchers and may have samples in the range.
+fn head_series(
+    registry: &Registry,
+    snapshot: &Snapshot,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> RoaringBitmap {
+    let mut logs = snapshot.logs(range).peekable();
+    if logs.peek().is_none() {
+        return RoaringBitmap::new();
+    }
+    let directories: Vec<_> = logs.map(|log| log.directory().read()).collect();
+    let matching = registry.index().select(matchers);
+    let present = |series: &u32| directories.iter().any(|directory| directory.has(*series));
+    matching.iter().filter(present).collect()
+}
+
+impl BlockSource for Blocks {
+    fn block(&self, first: u32, count: usize) -> Result<ColumnBlock, QueryError> {
+        let start = first as usize;
+        let sources = self.sources.get(start..start + count).unwrap_or(&[]);
+        let mut parts: Vec<Parts> = sources.iter().map(|_| Parts::default()).collect();
+        let head: Vec<_> = (0..)
+            .zip(sources)
+            .filter_map(|(position, source)| Some((position, source.head?)))
+            .collect();
+        for log in self.snapshot.logs(self.range) {
+            let limit_bytes = self.snapshot.limit_bytes(log);
+            log_reader::read(log, limit_bytes, &head, self.range, &mut parts)?;
+        }
+        let mut sharing = Sharing::default();
+        let series = parts.into_iter().map(|parts| parts.finish(&mut sharing)).collect();
+        Ok(ColumnBlock { series })
+    }
+}

@@ -1,0 +1,161 @@
+//! Samples of series from the rows and loose samples of one log file.
+
+use super::merge::{Parts, Times};
+use crate::model::sample::TimeRange;
+use crate::storage::log::file::LogFile;
+use crate::storage::log::format::{Cursor, GROUP_SLOTS_MAX, Row, read_loose};
+use crate::storage::registry::SeriesRef;
+use crate::storage::select::QueryError;
+
+/// A slot whose samples are wanted.
+struct Wanted {
+    group: u32,
+    slot: u32,
+    /// Position of the series among those that are read.
+    target: usize,
+    /// The slot's value in the row before.
+    bits: u64,
+}
+
+/// A sample and where in the file it was found: that is the order of acceptance.
+type Found = (i64, u32, u64);
+
+/// Samples of a series while the file is read.
+#[derive(Default)]
+struct Gathered {
+    times: Vec<i64>,
+    values: Vec<f64>,
+    offsets: Vec<u32>,
+}
+
+/// Adds to `parts[position]` the samples of each `(position, series)` that lie in the range and
+/// before `limit_bytes` of the file.
+pub fn read(
+    log: &LogFile,
+    limit_bytes: u64,
+    series: &[(usize, SeriesRef)],
+    range: TimeRange,
+    parts: &mut [Parts],
+) -> Result<(), QueryError> {
+    let limit = limit_bytes as usize;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut loose: Vec<(usize, Vec<u32>)> = Vec::new();
+    let mut groups: Vec<(u32, Vec<u32>)> = Vec::new();
+    {
+        let directory = log.directory().read();
+        for (target, (_, series)) in series.iter().enumerate() {
+            let places = directory.places(*series);
+            wanted.extend(places.map(|place| Wanted {
+                group: place.group,
+                slot: place.slot,
+                target,
+                bits: 0,
+            }));
+            let offsets: Vec<u32> =
+                directory.loose(*series).filter(|offset| (*offset as usize) < limit).collect();
+            if !offsets.is_empty() {
+                loose.push((target, offsets));
+            }
+        }
+        wanted.sort_unstable_by_key(|wanted| (wanted.group, wanted.slot));
+        for wanted in wanted.chunk_by(|a, b| a.group == b.group) {
+            let rows = directory.group(wanted[0].group).map_or(&[][..], |group| &group.rows);
+            let visible = rows.partition_point(|offset| (*offset as usize) < limit);
+            groups.push((wanted[0].group, rows[..visible].to_vec()));
+        }
+    }
+    let bytes = log.map(limit_bytes)?;
+    let corrupt = |offset: u32, reason| QueryError::Corrupt {
+        path: log.path().to_owned(),
+        offset_bytes: u64::from(offset),
+        reason,
+    };
+    let base_ms = log.header().base_ms;
+    let mut gathered: Vec<Gathered> = series.iter().map(|_| Gathered::default()).collect();
+    let slots = wanted.chunk_by_mut(|a, b| a.group == b.group);
+    for (slots, (_, rows)) in slots.zip(&groups) {
+        for offset in rows {
+            let row = Cursor::new(&bytes, *offset as usize, limit)
+                .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
+                .ok_or_else(|| corrupt(*offset, "row is damaged"))?;
+            read_row(&row, *offset, slots, range, &mut gathered)
+                .ok_or_else(|| corrupt(*offset, "row has too few values"))?;
+        }
+    }
+    for (target, offsets) in loose {
+        for offset in offsets.into_iter().rev() {
+            let (timestamp_ms, bits) = Cursor::new(&bytes, offset as usize, limit)
+                .and_then(|mut cursor| read_loose(&mut cursor, base_ms))
+                .ok_or_else(|| corrupt(offset, "loose sample is damaged"))?;
+            if range.contains(timestamp_ms) {
+                gathered[target].push(timestamp_ms, offset, bits);
+            }
+        }
+    }
+    for (own, (position, _)) in gathered.into_iter().zip(series) {
+        let (times, values) = own.finish();
+        parts[*position].push(Times::Own(times), values);
+    }
+    Ok(())
+}
+
+const _: () = assert!(GROUP_SLOTS_MAX.is_multiple_of(64));
+
+/// Takes the wanted slots (ascending) out of one row.
+fn read_row(
+    row: &Row<'_>,
+    offset: u32,
+    slots: &mut [Wanted],
+    range: TimeRange,
+    gathered: &mut [Gathered],
+) -> Option<()> {
+    let in_range = range.contains(row.timestamp_ms);
+    let (mut word, mut rank) = (0, 0);
+    let mut changed = row.changed.word(0);
+    let mut present = row.present.word(0);
+    for wanted in slots {
+        let slot = wanted.slot as usize;
+        if slot >= row.slot_count {
+            break;
+        }
+        while word < slot / 64 {
+            rank += changed.count_ones() as usize;
+            word += 1;
+            changed = row.changed.word(word);
+            present = row.present.word(word);
+        }
+        let bit = 1_u64 << (slot % 64);
+        if present & bit == 0 {
+            continue;
+        }
+        if changed & bit != 0 {
+            wanted.bits = row.value_bits(rank + (changed & (bit - 1)).count_ones() as usize)?;
+        }
+        if in_range {
+            gathered[wanted.target].push(row.timestamp_ms, offset, wanted.bits);
+        }
+    }
+    Some(())
+}
+
+impl Gathered {
+    #[inline]
+    fn push(&mut self, timestamp_ms: i64, offset: u32, bits: u64) {
+        self.times.push(timestamp_ms);
+        self.values.push(f64::from_bits(bits));
+        self.offsets.push(offset);
+    }
+
+    /// In order of time; of equal times the one accepted first.
+    fn finish(self) -> (Vec<i64>, Vec<f64>) {
+        if self.times.is_sorted_by(|a, b| a < b) {
+            return (self.times, self.values);
+        }
+        let values = self.values.iter().map(|value| value.to_bits());
+        let samples = self.times.iter().copied().zip(self.offsets).zip(values);
+        let mut all: Vec<Found> = samples.map(|((ms, at), bits)| (ms, at, bits)).collect();
+        all.sort_unstable();
+        all.dedup_by_key(|found| found.0);
+        all.into_iter().map(|(ms, _, bits)| (ms, f64::from_bits(bits))).unzip()
+    }
+}

@@ -1,0 +1,343 @@
+//! Opening a data directory: manifest, registry checkpoint, frames of log files, nothing else.
+//!
+//! What a crash can leave, and what becomes of it: files without a name in the manifest (removed),
+//! a torn tail of the newest log file (cut: it is closed before it), a torn manifest edit (it did
+//! not happen). Damage elsewhere is reported; a damaged log file is kept in `quarantine` and
+//! used up to the damage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use tracing::{error, info, warn};
+
+use super::fingerprint::HashKey;
+use super::head::commit::Writer;
+use super::head::judge::{NO_SAMPLE, Newest};
+use super::log::file::{self, LogFile};
+use super::log::format::{FILE_HEADER_BYTES, FileHeader, Frame, Record, Row, visit_records};
+use super::log::scan::{Tail, add_to_directory, scan};
+use super::manifest::{self, Edit, Manifest, State};
+use super::metrics::Metrics;
+use super::options::{OpenError, Options};
+use super::registry::{Registry, SeriesRef, checkpoint};
+use super::store::{Folders, Store, segment_file_name};
+use super::sync::Syncer;
+use super::version::Version;
+use crate::base::clock::Clock;
+use crate::base::disk::Disk;
+use crate::base::rng::Rng;
+use crate::model::metadata::Metadata;
+
+/// Name of the lock file.
+const LOCK_FILE: &str = "lock";
+
+/// What is put together from the files.
+struct Recovered {
+    registry: Registry,
+    newest: Newest,
+    metadata: BTreeMap<String, Metadata>,
+    key: HashKey,
+    /// The last commit found.
+    sequence: u64,
+    /// Commits up to this are in the checkpoint.
+    checkpoint_sequence: u64,
+}
+
+/// Opens the store.
+pub fn open(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    rng: &dyn Rng,
+    metrics: Metrics,
+    options: Options,
+) -> Result<Store, OpenError> {
+    let started = clock.monotonic();
+    let path = options.path.clone();
+    let folders = Folders::new(&path);
+    let lock = prepare_folders(&*disk, &path, &folders)?;
+    let mut manifest = Manifest::open(&disk, &path, HashKey(rng.next_u64(), rng.next_u64()))?;
+    remove_garbage(&*disk, &folders, manifest.state());
+    let mut recovered = Recovered::new(manifest.key());
+    recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
+    let (mut logs, mut edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
+    recovered.registry.rebuild_free();
+    recovered.newest.grow(recovered.registry.bound_max());
+    let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
+    let header = FileHeader {
+        file_id: manifest.state().next_id,
+        base_ms: clock.now_ms(),
+        first_sequence: recovered.sequence + 1,
+    };
+    let least_bytes = FILE_HEADER_BYTES as u64;
+    let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
+    let active = LogFile::create(&disk, &folders.logs, header, capacity_bytes)
+        .map_err(OpenError::io(&folders.logs))?;
+    let active = Arc::new(active);
+    edits.push(Edit::AddLog(active.id()));
+    manifest.edit(&edits).map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
+    logs.push(Arc::clone(&active));
+    remove_garbage(&*disk, &folders, manifest.state());
+    let (series, sequence) = (recovered.registry.len(), recovered.sequence);
+    let store = Store {
+        active: ArcSwap::new(Arc::clone(&active)),
+        version: ArcSwap::from_pointee(Version { logs }),
+        syncer: Syncer::new(options.wal_sync, sequence),
+        retention_ms: AtomicI64::new(options.retention_ms.unwrap_or(i64::MAX)),
+        writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
+        registry: RwLock::new(recovered.registry),
+        metadata: RwLock::new(recovered.metadata),
+        key: manifest.key(),
+        next_id: AtomicU64::new(manifest.state().next_id),
+        manifest: Mutex::new(manifest),
+        maintenance: Mutex::default(),
+        is_poisoned: AtomicBool::new(false),
+        background: Default::default(),
+        directory_lock: Mutex::new(Some(lock)),
+        disk,
+        clock,
+        options,
+        folders,
+        metrics,
+    };
+    let seconds = (store.clock.monotonic() - started).as_secs_f64();
+    info!(series, seconds, "The store is open.");
+    Ok(store)
+}
+
+/// Takes the lock, makes the folders, and refuses data without a manifest.
+fn prepare_folders(
+    disk: &dyn Disk,
+    path: &Path,
+    folders: &Folders,
+) -> Result<Box<dyn Send + Sync>, OpenError> {
+    disk.create_dir_all(path).map_err(OpenError::io(path))?;
+    let lock = disk.lock(&path.join(LOCK_FILE)).map_err(|err| match err.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked(path.to_owned()),
+        _ => OpenError::io(path.join(LOCK_FILE))(err),
+    })?;
+    for folder in folders.all() {
+        disk.create_dir_all(folder).map_err(OpenError::io(folder))?;
+    }
+    disk.sync_dir(path).map_err(OpenError::io(path))?;
+    let manifest = path.join(manifest::FILE_NAME);
+    if !disk.exists(&manifest) {
+        for folder in [&folders.logs, &folders.segments] {
+            let names = disk.list(folder).map_err(OpenError::io(folder))?;
+            if !names.is_empty() {
+                return Err(OpenError::Missing(manifest));
+            }
+        }
+    }
+    Ok(lock)
+}
+
+/// Removes files that the manifest does not name: leftovers of what never came to be or is over.
+fn remove_garbage(disk: &dyn Disk, folders: &Folders, state: &State) {
+    let logs = state.logs.keys().map(|id| file::file_name(*id)).collect();
+    let segments = state.segments.keys().map(|id| segment_file_name(*id)).collect();
+    let checkpoints = state.checkpoint.iter().map(|id| checkpoint::file_name(*id)).collect();
+    let named: [(&Path, BTreeSet<String>); 3] =
+        [(&folders.logs, logs), (&folders.segments, segments), (&folders.registry, checkpoints)];
+    for (folder, named) in named {
+        for name in disk.list(folder).unwrap_or_default() {
+            if named.contains(&name) {
+                continue;
+            }
+            let path = folder.join(&name);
+            if let Err(err) = disk.remove_file(&path) {
+                warn!(error = %err, path = %path.display(), "A leftover file stays.");
+            }
+        }
+    }
+}
+
+impl Recovered {
+    fn new(key: HashKey) -> Self {
+        Self {
+            registry: Registry::default(),
+            newest: Newest::default(),
+            metadata: BTreeMap::new(),
+            key,
+            sequence: 0,
+            checkpoint_sequence: 0,
+        }
+    }
+
+    fn read_checkpoint(
+        &mut self,
+        disk: &dyn Disk,
+        folders: &Folders,
+        state: &State,
+    ) -> Result<(), OpenError> {
+        let segments = state.segments.values().map(|segment| segment.last_sequence);
+        self.sequence = segments.max().unwrap_or(0);
+        let Some(id) = state.checkpoint else { return Ok(()) };
+        let path = folders.registry.join(checkpoint::file_name(id));
+        let bytes = disk.len(&path).map_err(|err| missing(&path, err))?;
+        let bytes = disk.map(&path, bytes).map_err(OpenError::io(&path))?;
+        let read = checkpoint::read(&path, &bytes, &mut |entry| {
+            let fingerprint = self.key.fingerprint(entry.canonical);
+            self.registry.restore(entry.series, fingerprint, entry.canonical)?;
+            self.newest.grow(entry.series as usize + 1);
+            self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
+            Ok(())
+        })?;
+        self.checkpoint_sequence = read.sequence;
+        self.sequence = self.sequence.max(read.sequence);
+        self.metadata = read.metadata.into_iter().collect();
+        Ok(())
+    }
+
+    /// Reads the log files that the manifest names, and tells how it must change.
+    fn read_logs(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        folders: &Folders,
+        manifest: &Manifest,
+        metrics: &Metrics,
+    ) -> Result<(Vec<Arc<LogFile>>, Vec<Edit>), OpenError> {
+        let (mut logs, mut edits) = (Vec::new(), Vec::new());
+        for (id, closed_bytes) in &manifest.state().logs {
+            let path = folders.logs.join(file::file_name(*id));
+            if !disk.exists(&path) {
+                return Err(OpenError::Missing(path));
+            }
+            let log = LogFile::open(disk, &folders.logs, *id)?;
+            let (end_bytes, tail) = self.read_log(&log, *closed_bytes)?;
+            if let Tail::Corrupt { offset_bytes, reason } = tail {
+                error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
+                metrics.wal_corruptions.inc();
+                let kept = folders.quarantine.join(file::file_name(*id));
+                disk.link(&path, &kept).map_err(OpenError::io(&kept))?;
+                disk.sync_dir(&folders.quarantine).map_err(OpenError::io(&kept))?;
+            }
+            if let Tail::Torn { offset_bytes } = tail {
+                let path = path.display();
+                info!(%path, offset_bytes, "A commit that was not finished is cut off.");
+            }
+            log.publish(end_bytes);
+            if log.is_empty() {
+                edits.push(Edit::DropLog(*id));
+                continue;
+            }
+            if *closed_bytes != Some(end_bytes) {
+                // What was read may have been in the page cache only.
+                log.sync().map_err(OpenError::io(&path))?;
+                edits.push(Edit::CloseLog(*id, end_bytes));
+            }
+            logs.push(Arc::new(log));
+        }
+        Ok((logs, edits))
+    }
+
+    /// Applies the whole frames of a file; where they end and what comes after.
+    fn read_log(
+        &mut self,
+        log: &LogFile,
+        closed_bytes: Option<u64>,
+    ) -> Result<(u64, Tail), OpenError> {
+        let bytes = log.map(log.capacity_bytes()).map_err(OpenError::io(log.path()))?;
+        let (frames, mut tail) = scan(&bytes, log.id(), closed_bytes);
+        let mut end_bytes = FILE_HEADER_BYTES;
+        let mut members: Vec<Vec<SeriesRef>> = Vec::new();
+        for frame in &frames {
+            let own = self.apply_frame(&bytes, frame, log.header().base_ms, &mut members);
+            let base_ms = log.header().base_ms;
+            let applied = own.and_then(|()| {
+                add_to_directory(&mut log.directory().write(), &bytes, frame, base_ms, 0)
+            });
+            if let Err(reason) = applied {
+                // The checksum matches, so this is a mistake of ours or of a deliberate hand.
+                tail = Tail::Corrupt { offset_bytes: end_bytes as u64, reason };
+                break;
+            }
+            end_bytes = frame.end;
+            self.sequence = self.sequence.max(frame.sequence);
+        }
+        Ok((end_bytes as u64, tail))
+    }
+
+    /// Definitions, metadata and newest samples of a frame that the checkpoint does not cover.
+    fn apply_frame(
+        &mut self,
+        bytes: &[u8],
+        frame: &Frame,
+        base_ms: i64,
+        members: &mut Vec<Vec<SeriesRef>>,
+    ) -> Result<(), &'static str> {
+        let is_new = frame.sequence > self.checkpoint_sequence;
+        visit_records(bytes, frame, base_ms, &mut |record| {
+            match record {
+                Record::Members { group, series } => {
+                    let at = group as usize;
+                    if members.len() <= at {
+                        members.resize(at + 1, Vec::new());
+                    }
+                    members[at].extend(series);
+                }
+                _ if !is_new => {}
+                Record::Series { series, canonical } => {
+                    let fingerprint = self.key.fingerprint(canonical);
+                    if self.registry.fingerprint(series) != fingerprint {
+                        self.registry.restore(series, fingerprint, canonical)?;
+                        self.newest.grow(series as usize + 1);
+                        self.newest.set(series, NO_SAMPLE, 0);
+                    }
+                }
+                Record::Metadata { metric, metadata } => {
+                    self.metadata.insert(metric.to_owned(), metadata);
+                }
+                Record::Row { group, row, .. } => {
+                    let members = members.get(group as usize).ok_or("row of an unknown group")?;
+                    self.apply_row(members, &row)?;
+                }
+                Record::Loose { series, timestamp_ms, bits, .. } => {
+                    if timestamp_ms > self.newest_of(series)?.0 {
+                        self.newest.set(series, timestamp_ms, bits);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn newest_of(&self, series: SeriesRef) -> Result<(i64, u64), &'static str> {
+        let known = (series as usize) < self.newest.len();
+        if known { Ok(self.newest.get(series)) } else { Err("sample of an unknown series") }
+    }
+
+    fn apply_row(&mut self, members: &[SeriesRef], row: &Row<'_>) -> Result<(), &'static str> {
+        if row.slot_count > members.len() {
+            return Err("row has more slots than its group");
+        }
+        let mut rank = 0;
+        for word in 0..row.slot_count.div_ceil(64) {
+            let (mut present, changed) = (row.present.word(word), row.changed.word(word));
+            while present != 0 {
+                let bit = present & present.wrapping_neg();
+                present ^= bit;
+                let slot = word * 64 + bit.trailing_zeros() as usize;
+                let series = *members.get(slot).ok_or("row has more slots than its group")?;
+                let mut bits = self.newest_of(series)?.1;
+                if changed & bit != 0 {
+                    bits = row.value_bits(rank).ok_or("row has too few values")?;
+                    rank += 1;
+                }
+                self.newest.set(series, row.timestamp_ms, bits);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(path: &Path, err: io::Error) -> OpenError {
+    match err.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+        _ => OpenError::io(path)(err),
+    }
+}

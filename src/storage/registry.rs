@@ -1,0 +1,319 @@
+//! The head's series: numbers, fingerprints, labels and the label index.
+//!
+//! A number is bound to a label set until the series has been without samples in any log file for
+//! two rounds of collection; then it is free for another series. Log files define each series
+//! before its first sample, and [`checkpoint`] holds those that older files defined.
+
+pub mod checkpoint;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+
+use crate::model::labels::Labels;
+use crate::storage::fingerprint::parse_canonical;
+use crate::storage::index::postings::HeadIndex;
+
+/// Number of a series in the head.
+pub type SeriesRef = u32;
+
+/// Labels are kept in pieces of this size, so that growing never copies.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Canonical label sets, one after the other.
+#[derive(Debug, Default)]
+struct Arena {
+    pieces: Vec<Vec<u8>>,
+    live_bytes: usize,
+    dead_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    piece: u32,
+    start: u32,
+    len: u32,
+}
+
+impl Arena {
+    fn push(&mut self, bytes: &[u8]) -> Span {
+        let fits = |piece: &Vec<u8>| piece.capacity() - piece.len() >= bytes.len();
+        if !self.pieces.last().is_some_and(fits) {
+            self.pieces.push(Vec::with_capacity(bytes.len().max(PIECE_BYTES)));
+        }
+        let piece = self.pieces.len() - 1;
+        let target = &mut self.pieces[piece];
+        let start = target.len();
+        target.extend_from_slice(bytes);
+        self.live_bytes += bytes.len();
+        Span { piece: piece as u32, start: start as u32, len: bytes.len() as u32 }
+    }
+
+    fn get(&self, span: Span) -> &[u8] {
+        &self.pieces[span.piece as usize][span.start as usize..][..span.len as usize]
+    }
+}
+
+/// All series of the head.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// Bound numbers by fingerprint, except retired ones.
+    table: HashTable<SeriesRef>,
+    /// By number; 0: free or reserved.
+    fingerprints: Vec<u128>,
+    spans: Vec<Span>,
+    /// Which series came after this one the last time.
+    successors: Vec<AtomicU32>,
+    arena: Arena,
+    index: HeadIndex,
+    free: Vec<SeriesRef>,
+    /// Without samples; still bound, because a batch may hold the number.
+    retired: RoaringBitmap,
+    /// Held by open batches that may know retired numbers.
+    pin: Arc<()>,
+    retired_pin: Option<Arc<()>>,
+}
+
+impl Registry {
+    /// The series with this fingerprint.
+    pub fn find(&self, fingerprint: u128) -> Option<SeriesRef> {
+        let same = |series: &SeriesRef| self.fingerprints[*series as usize] == fingerprint;
+        self.table.find(fingerprint as u64, same).copied()
+    }
+
+    /// The same, trying first what came after `last` before. `last` learns what came.
+    #[inline]
+    pub fn find_after(&self, last: Option<SeriesRef>, fingerprint: u128) -> Option<SeriesRef> {
+        let successor = last.and_then(|last| self.successors.get(last as usize));
+        if let Some(successor) = successor {
+            let guess = successor.load(Ordering::Relaxed);
+            // A retired series is found too: its first sample brings it back.
+            if self.fingerprints.get(guess as usize) == Some(&fingerprint) {
+                return Some(guess);
+            }
+        }
+        let found = self.find(fingerprint)?;
+        if let Some(successor) = successor {
+            successor.store(found, Ordering::Relaxed);
+        }
+        Some(found)
+    }
+
+    /// Takes a free number, to be bound or released.
+    pub fn reserve(&mut self) -> SeriesRef {
+        self.free.pop().unwrap_or_else(|| {
+            let series = self.fingerprints.len() as SeriesRef;
+            self.extend(series);
+            series
+        })
+    }
+
+    fn extend(&mut self, series: SeriesRef) {
+        let len = series as usize + 1;
+        self.fingerprints.resize(len, 0);
+        self.spans.resize(len, Span::default());
+        self.successors.resize_with(len, || AtomicU32::new(SeriesRef::MAX));
+    }
+
+    /// Gives back a number that was reserved.
+    pub fn release(&mut self, series: SeriesRef) {
+        debug_assert_eq!(self.fingerprints[series as usize], 0);
+        self.free.push(series);
+    }
+
+    /// Binds a reserved number to a label set that no other series has.
+    pub fn bind(
+        &mut self,
+        series: SeriesRef,
+        fingerprint: u128,
+        canonical: &[u8],
+        labels: &Labels,
+    ) {
+        debug_assert_eq!(self.fingerprints[series as usize], 0);
+        debug_assert_eq!(self.find(fingerprint), None);
+        self.fingerprints[series as usize] = fingerprint;
+        self.spans[series as usize] = self.arena.push(canonical);
+        self.insert(series, labels);
+    }
+
+    fn insert(&mut self, series: SeriesRef, labels: &Labels) {
+        let fingerprints = &self.fingerprints;
+        let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
+        self.table.insert_unique(hash(&series), series, hash);
+        self.index.insert(series, labels);
+    }
+
+    /// Binds a number that a log file or a checkpoint tells. Call [`Registry::rebuild_free`] after.
+    pub fn restore(
+        &mut self,
+        series: SeriesRef,
+        fingerprint: u128,
+        canonical: &[u8],
+    ) -> Result<(), &'static str> {
+        if series as usize >= self.fingerprints.len() {
+            self.extend(series);
+        }
+        if self.fingerprints[series as usize] == fingerprint {
+            return Ok(());
+        }
+        let labels = parse_canonical(canonical).ok_or("label set is damaged")?;
+        if self.fingerprints[series as usize] != 0 {
+            // It was freed and bound again after the checkpoint.
+            self.unbind(series);
+        }
+        if let Some(other) = self.find(fingerprint) {
+            self.unbind(other);
+        }
+        self.bind(series, fingerprint, canonical, &labels);
+        Ok(())
+    }
+
+    /// Collects free numbers after restoring.
+    pub fn rebuild_free(&mut self) {
+        let numbers = (0..self.fingerprints.len()).rev();
+        let free = numbers.filter(|series| self.fingerprints[*series] == 0);
+        self.free = free.map(|series| series as SeriesRef).collect();
+    }
+
+    fn unbind(&mut self, series: SeriesRef) {
+        self.remove(series);
+        self.arena.live_bytes -= self.spans[series as usize].len as usize;
+        self.arena.dead_bytes += self.spans[series as usize].len as usize;
+        self.spans[series as usize] = Span::default();
+        self.fingerprints[series as usize] = 0;
+    }
+
+    /// Out of table and index.
+    fn remove(&mut self, series: SeriesRef) {
+        let fingerprint = self.fingerprints[series as usize];
+        if let Ok(entry) =
+            self.table.find_entry(fingerprint as u64, |candidate| *candidate == series)
+        {
+            entry.remove();
+            let labels = self.labels(series);
+            self.index.remove(series, &labels);
+        }
+    }
+
+    /// The fingerprint of a bound number; 0 when it is free.
+    pub fn fingerprint(&self, series: SeriesRef) -> u128 {
+        self.fingerprints.get(series as usize).copied().unwrap_or(0)
+    }
+
+    /// Labels of a bound number in canonical form.
+    pub fn canonical(&self, series: SeriesRef) -> &[u8] {
+        self.spans.get(series as usize).map_or(&[], |span| self.arena.get(*span))
+    }
+
+    /// Labels of a bound number.
+    pub fn labels(&self, series: SeriesRef) -> Labels {
+        parse_canonical(self.canonical(series)).expect("only whole label sets are bound")
+    }
+
+    /// The label index of all series but retired ones.
+    pub fn index(&self) -> &HeadIndex {
+        &self.index
+    }
+
+    /// Numbers given out so far; all are below this.
+    pub fn bound_max(&self) -> usize {
+        self.fingerprints.len()
+    }
+
+    /// Series that are bound and not retired.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// To be held by a batch as long as it remembers numbers.
+    pub fn pin(&self) -> Arc<()> {
+        Arc::clone(&self.pin)
+    }
+
+    /// Brings a retired series back, because it has a sample again.
+    pub fn revive(&mut self, series: SeriesRef) {
+        if self.retired.remove(series) {
+            let labels = self.labels(series);
+            self.insert(series, &labels);
+        }
+    }
+
+    /// Whether any series is retired.
+    pub fn retired(&self) -> &RoaringBitmap {
+        &self.retired
+    }
+
+    /// Frees what was retired in an earlier round if no batch can know its number any more, and
+    /// then retires the series that are not in `live`. Returns what was freed.
+    pub fn collect(&mut self, live: &RoaringBitmap) -> Vec<SeriesRef> {
+        let unknown = |pin: &Arc<()>| Arc::strong_count(pin) == 1;
+        let mut freed = Vec::new();
+        if self.retired_pin.as_ref().is_none_or(unknown) {
+            freed = std::mem::take(&mut self.retired).into_iter().collect();
+            for series in &freed {
+                self.unbind(*series);
+                self.free.push(*series);
+            }
+            let dead: Vec<_> =
+                self.table.iter().copied().filter(|series| !live.contains(*series)).collect();
+            for series in &dead {
+                self.remove(*series);
+            }
+            self.retired.extend(dead);
+            self.retired_pin = Some(std::mem::take(&mut self.pin));
+        }
+        if self.arena.dead_bytes > self.arena.live_bytes.max(PIECE_BYTES) {
+            self.repack();
+        }
+        freed
+    }
+
+    fn repack(&mut self) {
+        let old = std::mem::take(&mut self.arena);
+        for (span, fingerprint) in self.spans.iter_mut().zip(&self.fingerprints) {
+            if *fingerprint != 0 {
+                *span = self.arena.push(old.get(*span));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::matcher::Matcher;
+    use crate::storage::append::SeriesKey;
+    use crate::storage::fingerprint::push_canonical;
+
+    fn bind(registry: &mut Registry, name: &str) -> SeriesRef {
+        let labels = Labels::from_pairs([("__name__", name)]);
+        let mut canonical = Vec::new();
+        push_canonical(SeriesKey::Labels(&labels), &mut canonical);
+        let series = registry.reserve();
+        registry.bind(series, u128::from(name.as_bytes()[0]), &canonical, &labels);
+        series
+    }
+
+    #[test]
+    fn numbers_are_free_again_after_two_rounds_without_samples() {
+        let mut registry = Registry::default();
+        let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
+        assert_eq!(registry.find_after(Some(a), u128::from(b'b')), Some(b));
+        let live = RoaringBitmap::from([a]);
+        assert!(registry.collect(&live).is_empty());
+        assert_eq!(registry.find(u128::from(b'b')), None);
+        assert_eq!(registry.index().select(&[Matcher::equal("__name__", "b")]).len(), 0);
+        registry.revive(b);
+        assert_eq!(registry.find(u128::from(b'b')), Some(b));
+        registry.collect(&live);
+        let held = registry.retired_pin.clone();
+        assert!(registry.collect(&live).is_empty(), "a batch may know the number");
+        drop(held);
+        assert_eq!(registry.collect(&live), [b]);
+        assert_eq!(bind(&mut registry, "c"), b);
+        assert_eq!(registry.labels(a).to_string(), r#"{__name__="a"}"#);
+        assert_eq!(registry.len(), 2);
+    }
+}

@@ -1,0 +1,203 @@
+//! What the store's threads, batches and queries share.
+//!
+//! Lock order: maintenance, writer, registry, manifest; the others are leaves.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::BTreeMap;
+use tracing::error;
+
+use super::append::SyncError;
+use super::fingerprint::HashKey;
+use super::head::commit::Writer;
+use super::log::file::{LogFile, file_name};
+use super::log::format::{FILE_HEADER_BYTES, FileHeader};
+use super::manifest::{Edit, Manifest};
+use super::metrics::Metrics;
+use super::options::{Options, WalSync};
+use super::registry::Registry;
+use super::sync::Syncer;
+use super::version::Version;
+use crate::base::clock::Clock;
+use crate::base::disk::Disk;
+use crate::model::metadata::Metadata;
+
+/// Folders of a data directory.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// Log files.
+    pub logs: PathBuf,
+    /// Segments.
+    pub segments: PathBuf,
+    /// Registry checkpoints.
+    pub registry: PathBuf,
+    /// Damaged log files, kept for people to look at.
+    pub quarantine: PathBuf,
+}
+
+impl Folders {
+    /// Those of the data directory `path`.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            logs: path.join("wal"),
+            segments: path.join("segments"),
+            registry: path.join("registry"),
+            quarantine: path.join("quarantine"),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> [&Path; 4] {
+        [&self.logs, &self.segments, &self.registry, &self.quarantine]
+    }
+}
+
+/// The shared state.
+pub struct Store {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: Options,
+    pub(super) folders: Folders,
+    pub(super) metrics: Metrics,
+    pub(super) key: HashKey,
+    pub(super) registry: RwLock<Registry>,
+    pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
+    /// Held by whoever seals, collects or removes.
+    pub(super) maintenance: Mutex<()>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) manifest: Mutex<Manifest>,
+    /// The open log file, as readers see it.
+    pub(super) active: ArcSwap<LogFile>,
+    /// Changed only with the manifest locked.
+    pub(super) version: ArcSwap<Version>,
+    pub(super) syncer: Syncer,
+    /// `i64::MAX`: for ever.
+    pub(super) retention_ms: AtomicI64,
+    pub(super) next_id: AtomicU64,
+    pub(super) is_poisoned: AtomicBool,
+    /// Whether the background thread should look for work, or end.
+    pub(super) background: (Mutex<Background>, Condvar),
+    /// The data directory's lock, until the store is closed.
+    pub(super) directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// What the background thread is told.
+#[derive(Debug, Default)]
+pub struct Background {
+    /// A log file was closed.
+    pub has_work: bool,
+    /// The store is closing.
+    pub is_stopped: bool,
+}
+
+impl Store {
+    /// Whether a write or sync failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.is_poisoned.load(Ordering::Acquire)
+    }
+
+    /// From now on nothing is written.
+    pub fn poison(&self, what: &'static str, err: &io::Error) {
+        if !self.is_poisoned.swap(true, Ordering::AcqRel) {
+            error!(error = %err, what, "The store takes no more samples until it is restarted.");
+        }
+    }
+
+    /// How far behind out-of-order data is taken.
+    pub fn out_of_order_window_ms(&self) -> i64 {
+        self.options.out_of_order_window_ms.load(Ordering::Relaxed).max(0)
+    }
+
+    /// A number for a new file.
+    pub fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Closes the open log file and begins another with room for `frame_bytes`.
+    pub fn rotate(&self, writer: &mut Writer, frame_bytes: u64) -> io::Result<()> {
+        let old = Arc::clone(&writer.active);
+        if self.syncer.policy() != WalSync::Never {
+            self.sync_file(&old)?;
+        }
+        let capacity_bytes = self.capacity_bytes(frame_bytes)?;
+        let header = FileHeader {
+            file_id: self.new_id(),
+            base_ms: self.clock.now_ms(),
+            first_sequence: writer.sequence + 1,
+        };
+        let new = LogFile::create(&self.disk, &self.folders.logs, header, capacity_bytes)?;
+        let new = Arc::new(new);
+        let end = match old.is_empty() {
+            true => Edit::DropLog(old.id()),
+            false => Edit::CloseLog(old.id(), writer.end_bytes),
+        };
+        let mut manifest = self.manifest.lock();
+        if let Err(err) = manifest.edit(&[end, Edit::AddLog(new.id())]) {
+            // After a full disk the edit did not happen; otherwise nobody knows, and all stops.
+            let _ = self.disk.remove_file(new.path());
+            return Err(err);
+        }
+        let mut version = Version::clone(&self.version.load());
+        version.logs.retain(|log| !log.is_empty());
+        version.logs.push(Arc::clone(&new));
+        self.version.store(Arc::new(version));
+        drop(manifest);
+        if old.is_empty() {
+            let _ = self.disk.remove_file(old.path());
+        }
+        self.active.store(Arc::clone(&new));
+        writer.end_bytes = new.published_bytes();
+        writer.active = new;
+        writer.groups.begin_file();
+        self.wake_background();
+        Ok(())
+    }
+
+    fn capacity_bytes(&self, frame_bytes: u64) -> io::Result<u64> {
+        let least_bytes = frame_bytes + FILE_HEADER_BYTES as u64;
+        if least_bytes > u64::from(u32::MAX) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(self.options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX)))
+    }
+
+    /// Syncs what was written and settles the tickets that it covers.
+    pub fn sync_once(&self) {
+        let Some(sequence) = self.syncer.begin() else { return };
+        let active = self.active.load_full();
+        let result = self.sync_file(&active).map_err(|err| {
+            self.poison("sync of the log file failed", &err);
+            SyncError
+        });
+        self.syncer.end(sequence, result);
+    }
+
+    fn sync_file(&self, file: &LogFile) -> io::Result<()> {
+        let start = self.clock.monotonic();
+        let result = file.sync();
+        let seconds = (self.clock.monotonic() - start).as_secs_f64();
+        self.metrics.fsync_seconds.observe(seconds);
+        result
+    }
+
+    /// Lets the background thread look for work.
+    pub fn wake_background(&self) {
+        self.background.0.lock().has_work = true;
+        self.background.1.notify_all();
+    }
+
+    /// Where a log file of this number is.
+    pub fn log_path(&self, id: u64) -> PathBuf {
+        self.folders.logs.join(file_name(id))
+    }
+}
+
+/// The name of a segment within its folder.
+pub fn segment_file_name(id: u64) -> String {
+    format!("{id:010}.seg")
+}
