@@ -4,10 +4,17 @@
 //! that use it, and publishes all groups together, at most once in five seconds. Whoever uses the
 //! groups watches [`Manager::targets`]; discovery knows neither scraping nor notification.
 
+mod file;
+mod manager;
+mod metrics;
+mod static_targets;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::target::TargetGroup;
+
+pub use manager::Manager;
 
 /// One entry of a `*_sd_configs` list.
 #[derive(Clone, Debug, PartialEq, Eq)]

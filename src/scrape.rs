@@ -5,8 +5,24 @@
 //! (cache, staleness) lives as long as the target, across reloads. Nothing here knows how targets
 //! are found: [`Manager::update_targets`] is told.
 
+mod append;
+mod cache;
+mod failure_log;
+mod fetch;
+mod manager;
+mod metrics;
 mod options;
+mod pool;
+mod report;
+mod run;
+mod sample_labels;
 mod status;
+mod target;
+#[cfg(test)]
+mod tests;
+mod timing;
 
+pub use manager::{ApplyError, Manager, ManagerOptions};
 pub use options::{JobOptions, ScrapeProtocol};
 pub use status::{DroppedTarget, Health, PoolStatus, TargetMetadata, TargetStatus};
+pub use target::{TargetError, populate_discovered_labels, populate_labels};

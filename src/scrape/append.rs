@@ -1,0 +1,341 @@
+//! One body into one batch: parse, look up, stage; and the stale markers of what has vanished.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use super::cache::{Cache, Kind, LineId, Statement};
+use super::options::{JobOptions, ScrapeProtocol};
+use super::sample_labels::{self, LabelError};
+use crate::encoding::wire::entry::{Entry, ParseError, Sample};
+use crate::encoding::wire::openmetrics::OpenMetricsParser;
+use crate::encoding::wire::series::{self, Pair, SeriesError};
+use crate::encoding::wire::text::TextParser;
+use crate::model::labels::{Labels, quote};
+use crate::model::metadata::MetricType;
+use crate::model::sample::stale_nan;
+use crate::storage::append::{Append, SeriesKey};
+
+/// Largest uncompressed body when the job sets no limit.
+pub(super) const BODY_BYTES_MAX: usize = 1 << 30;
+
+/// Why a scrape failed; the texts are Prometheus'.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ScrapeError {
+    #[error("{0}")]
+    Fetch(String),
+    #[error("body size limit exceeded")]
+    BodySize,
+    #[error("sample limit exceeded")]
+    SampleLimit,
+    #[error("{0}")]
+    ContentType(String),
+    #[error("gzip: invalid data")]
+    Gzip,
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+    #[error("{0}")]
+    Series(#[from] SeriesError),
+    #[error("{0}")]
+    Labels(#[from] LabelError),
+    /// The pool forces all its targets to fail.
+    #[error("{0}")]
+    Forced(String),
+}
+
+/// What a body held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Samples in the body.
+    pub scraped: usize,
+    /// Samples after metric relabelling.
+    pub post_relabel: usize,
+    /// Series that the cache did not know.
+    pub added: usize,
+    /// Series that occurred again without a timestamp of their own.
+    pub duplicates: usize,
+}
+
+/// Undoes gzip, up to the job's limit.
+pub(super) fn decompress(body: &[u8], limit: u64) -> Result<Vec<u8>, ScrapeError> {
+    let bytes_max = body_bytes_max(limit);
+    let mut out = Vec::new();
+    let reader = flate2::read::MultiGzDecoder::new(body);
+    reader.take(bytes_max as u64 + 1).read_to_end(&mut out).map_err(|_| ScrapeError::Gzip)?;
+    if out.len() > bytes_max { Err(ScrapeError::BodySize) } else { Ok(out) }
+}
+
+/// The longest body that is accepted: the limit itself is too long already, as in Prometheus.
+pub(super) fn body_bytes_max(limit: u64) -> usize {
+    match limit {
+        0 => BODY_BYTES_MAX,
+        _ => usize::try_from(limit - 1).unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX),
+    }
+}
+
+/// A parser of either format.
+pub(super) enum Parser<'a> {
+    Text(TextParser<'a>),
+    OpenMetrics(OpenMetricsParser<'a>),
+}
+
+impl<'a> Parser<'a> {
+    /// The parser for a `Content-Type`.
+    pub fn for_content_type(
+        body: &'a [u8],
+        content_type: &str,
+        fallback: Option<ScrapeProtocol>,
+    ) -> Result<Self, ScrapeError> {
+        let media = media_type(content_type);
+        let known = match media.as_deref() {
+            Some("application/openmetrics-text") => Some(ScrapeProtocol::OpenMetricsText1_0_0),
+            Some("text/plain") => Some(ScrapeProtocol::PrometheusText0_0_4),
+            Some("application/vnd.google.protobuf") => Some(ScrapeProtocol::PrometheusProto),
+            _ => None,
+        };
+        let Some(protocol) = known.or(fallback) else {
+            return Err(ScrapeError::ContentType(if content_type.is_empty() {
+                "non-compliant scrape target sending blank Content-Type and no fallback_scrape_protocol specified for target".to_owned()
+            } else if media.is_none() {
+                format!(
+                    "cannot parse Content-Type {} and no fallback_scrape_protocol for target",
+                    quote(content_type)
+                )
+            } else {
+                format!(
+                    "received unsupported Content-Type {} and no fallback_scrape_protocol specified for target",
+                    quote(content_type)
+                )
+            }));
+        };
+        match protocol {
+            ScrapeProtocol::OpenMetricsText0_0_1 | ScrapeProtocol::OpenMetricsText1_0_0 => {
+                Ok(Self::OpenMetrics(OpenMetricsParser::new(body)))
+            }
+            ScrapeProtocol::PrometheusText0_0_4 | ScrapeProtocol::PrometheusText1_0_0 => {
+                Ok(Self::Text(TextParser::new(body)))
+            }
+            ScrapeProtocol::PrometheusProto => Err(ScrapeError::ContentType(
+                "the protobuf exposition format is not supported".to_owned(),
+            )),
+        }
+    }
+
+    fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>> {
+        match self {
+            Self::Text(parser) => parser.known_sample(series),
+            Self::OpenMetrics(parser) => parser.known_sample(series),
+        }
+    }
+
+    fn known_line(&mut self, line: &[u8]) -> bool {
+        match self {
+            Self::Text(parser) => parser.known_line(line),
+            Self::OpenMetrics(parser) => parser.known_line(line),
+        }
+    }
+
+    fn next(&mut self) -> Option<Result<Entry<'a>, ParseError>> {
+        match self {
+            Self::Text(parser) => parser.next(),
+            Self::OpenMetrics(parser) => parser.next(),
+        }
+    }
+}
+
+/// The lower-case media type without parameters; `None` when it is malformed.
+fn media_type(content_type: &str) -> Option<String> {
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    };
+    let parameters_are_pairs = content_type
+        .split(';')
+        .skip(1)
+        .map(str::trim)
+        .all(|parameter| parameter.is_empty() || parameter.contains('='));
+    let (kind, sub) = media.split_once('/')?;
+    (token(kind) && token(sub) && parameters_are_pairs).then_some(media)
+}
+
+/// Reads one body into one batch.
+pub(super) struct BodyAppender<'a> {
+    pub job: &'a JobOptions,
+    pub target_labels: &'a Labels,
+    pub timestamp_ms: i64,
+    pub cache: &'a mut Cache,
+    pub append: &'a mut dyn Append,
+}
+
+/// What is known while reading.
+struct Progress<'a> {
+    counts: Counts,
+    last: Option<LineId>,
+    /// The last `# TYPE` line.
+    family: Option<LineId>,
+    appended: u64,
+    pairs: Vec<Pair<'a>>,
+}
+
+impl BodyAppender<'_> {
+    /// Stages all samples of the body and the stale markers of series that were there before.
+    /// After an error the batch is to be thrown away; the counts stand.
+    pub fn append(mut self, mut parser: Parser<'_>) -> (Counts, Result<(), ScrapeError>) {
+        let mut progress = Progress {
+            counts: Counts::default(),
+            last: None,
+            family: None,
+            appended: 0,
+            pairs: Vec::new(),
+        };
+        self.cache.begin();
+        let mut result = self.read(&mut parser, &mut progress);
+        let limit = self.job.sample_limit;
+        if result.is_ok() && limit > 0 && progress.appended > limit {
+            result = Err(ScrapeError::SampleLimit);
+        }
+        if result.is_ok() {
+            let vanished = self.cache.end_good();
+            append_stale(self.append, &vanished, self.timestamp_ms);
+        }
+        (progress.counts, result)
+    }
+
+    fn read<'a>(
+        &mut self,
+        parser: &mut Parser<'a>,
+        progress: &mut Progress<'a>,
+    ) -> Result<(), ScrapeError> {
+        loop {
+            if let Some((id, line)) = self.cache.predicted(progress.last) {
+                if matches!(line.kind, Kind::Metadata(..)) {
+                    if parser.known_line(&line.text) {
+                        self.known_metadata(id, progress);
+                        progress.last = Some(id);
+                        continue;
+                    }
+                } else if let Some(sample) = parser.known_sample(&line.text) {
+                    self.sample(id, &sample, false, progress);
+                    progress.last = Some(id);
+                    continue;
+                }
+            }
+            let id = match parser.next() {
+                None => return Ok(()),
+                Some(Err(err)) => return Err(err.into()),
+                Some(Ok(Entry::Comment)) => continue,
+                Some(Ok(Entry::Sample(sample))) => {
+                    let (id, is_new) = self.find_or_insert(sample.series, progress)?;
+                    self.sample(id, &sample, is_new, progress);
+                    id
+                }
+                Some(Ok(Entry::Type { metric, metric_type, line })) => {
+                    let id = self.metadata(line, &metric, Statement::Type(metric_type));
+                    progress.family = Some(id);
+                    id
+                }
+                Some(Ok(Entry::Help { metric, help, line })) => {
+                    self.metadata(line, &metric, Statement::Help(help.into_owned()))
+                }
+                Some(Ok(Entry::Unit { metric, unit, line })) => {
+                    self.metadata(line, &metric, Statement::Unit(unit.into_owned()))
+                }
+            };
+            self.cache.link(progress.last, id);
+            progress.last = Some(id);
+        }
+    }
+
+    fn find_or_insert<'a>(
+        &mut self,
+        text: &'a [u8],
+        progress: &mut Progress<'a>,
+    ) -> Result<(LineId, bool), ScrapeError> {
+        if let Some(id) = self.cache.find(text) {
+            return Ok((id, false));
+        }
+        let family: Option<(&str, MetricType)> =
+            progress.family.and_then(|id| self.cache.family(id));
+        series::parse(text, family, &mut progress.pairs)?;
+        let stored = match sample_labels::stored(self.job, self.target_labels, &progress.pairs) {
+            Ok(stored) => stored,
+            Err(err) => {
+                progress.counts.scraped += 1;
+                return Err(err.into());
+            }
+        };
+        Ok((self.cache.insert(text, stored.map_or(Kind::Dropped, Kind::Series)), true))
+    }
+
+    fn sample(
+        &mut self,
+        id: LineId,
+        sample: &Sample<'_>,
+        is_new: bool,
+        progress: &mut Progress<'_>,
+    ) {
+        progress.counts.scraped += 1;
+        let is_first = self.cache.see(id);
+        let Some(labels) = self.cache.labels(id) else { return };
+        progress.counts.post_relabel += 1;
+        let explicit_ms = sample.timestamp_ms.filter(|_| self.job.honor_timestamps);
+        if !is_first && explicit_ms.is_none() {
+            progress.counts.duplicates += 1;
+            return;
+        }
+        progress.appended += 1;
+        let limit = self.job.sample_limit;
+        if limit > 0 && progress.appended > limit {
+            return;
+        }
+        let timestamp_ms = explicit_ms.unwrap_or(self.timestamp_ms);
+        self.append.float(SeriesKey::Labels(labels), timestamp_ms, sample.value);
+        progress.counts.added += usize::from(is_new);
+        if explicit_ms.is_none() || self.job.track_timestamps_staleness {
+            self.cache.track(id);
+        }
+    }
+
+    fn known_metadata(&mut self, id: LineId, progress: &mut Progress<'_>) {
+        if self.cache.family(id).is_some() {
+            progress.family = Some(id);
+        }
+        if let Some((metric, statement)) = self.cache.see_metadata(id) {
+            self.state(&metric, statement);
+        }
+    }
+
+    fn metadata(&mut self, line: &[u8], metric: &str, statement: Statement) -> LineId {
+        if let Some(id) = self.cache.find(line) {
+            if let Some((metric, statement)) = self.cache.see_metadata(id) {
+                self.state(&metric, statement);
+            }
+            return id;
+        }
+        let metric: Arc<str> = Arc::from(metric);
+        self.state(&metric, statement.clone());
+        let id = self.cache.insert(line, Kind::Metadata(metric, statement));
+        self.cache.see(id);
+        id
+    }
+
+    fn state(&mut self, metric: &Arc<str>, statement: Statement) {
+        if let Some(metadata) = self.cache.state(metric, statement) {
+            self.append.metadata(metric, &metadata);
+        }
+    }
+}
+
+/// Ends series.
+pub(super) fn append_stale(append: &mut dyn Append, series: &[Labels], timestamp_ms: i64) {
+    if series.is_empty() {
+        return;
+    }
+    append.reject_out_of_order(true);
+    for labels in series {
+        append.float(SeriesKey::Labels(labels), timestamp_ms, stale_nan());
+    }
+    append.reject_out_of_order(false);
+}
+
+#[cfg(test)]
+mod tests;
