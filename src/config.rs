@@ -2,4 +2,7 @@
 
 pub mod alertmanager;
 pub mod http;
+pub mod prometheus;
+pub mod relabel;
+pub mod scrape;
 pub mod yaml;

@@ -112,6 +112,9 @@ fn describe(path: &Path, err: &serde_saphyr::Error) -> ConfigError {
         column: location.column(),
     });
     let message = match err {
+        Yaml::SerdeUnknownField { field, .. } if is_unsupported(field) => {
+            format!("{field} is not supported yet")
+        }
         Yaml::SerdeUnknownField { field, expected, .. } => {
             let mut expected: Vec<_> = expected.iter().map(|name| (*name).to_owned()).collect();
             expected.sort();
@@ -152,6 +155,20 @@ fn describe(path: &Path, err: &serde_saphyr::Error) -> ConfigError {
         }
     };
     ConfigError::at(path, place, message)
+}
+
+/// Sections that Prometheus has and we do not: not typing errors.
+fn is_unsupported(field: &str) -> bool {
+    const DISCOVERIES: &[&str] = &[
+        "aws", "azure", "consul", "digitalocean", "dns", "docker", "dockerswarm", "ec2", "ecs",
+        "elasticache", "eureka", "gce", "hetzner", "http", "ionos", "kubernetes", "kuma",
+        "lightsail", "linode", "marathon", "msk", "nerve", "nomad", "oci", "openstack",
+        "outscale", "ovhcloud", "puppetdb", "rds", "scaleway", "serverset", "stackit", "triton",
+        "uyuni", "vultr",
+    ];
+    let discovery = field.strip_suffix("_sd_configs");
+    discovery.is_some_and(|name| DISCOVERIES.contains(&name))
+        || matches!(field, "remote_write" | "remote_read" | "sigv4" | "azuread" | "google_iam")
 }
 
 /// `string "hunter2"` is a string; the value stays private.
