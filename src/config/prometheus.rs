@@ -386,6 +386,10 @@ impl PrometheusFile {
     }
 
     fn check_storage(&self, file: &Path) -> Result<(), ConfigError> {
+        if self.storage.tsdb.retention.percentage.is_some_and(|factor| factor.0 != 0.0) {
+            let text = "storage.tsdb.retention.percentage is not supported yet";
+            return Err(ConfigError::of_file(file, text));
+        }
         let encoding = self.storage.tsdb.chunk_encoding.as_ref();
         if let Some(floats) = encoding.map(|encoding| encoding.floats.as_str())
             && !matches!(floats, "" | "xor" | "xor2")

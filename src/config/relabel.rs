@@ -70,8 +70,7 @@ impl RelabelConfig {
             return Err("relabel configuration for hashmod requires non-zero modulus".to_owned());
         }
         let (needs_target, takes_replacement) = match action {
-            Action::Replace => (true, true),
-            Action::HashMod => (true, true),
+            Action::Replace | Action::HashMod => (true, true),
             Action::KeepEqual | Action::DropEqual | Action::Lowercase | Action::Uppercase => {
                 (true, false)
             }
@@ -118,7 +117,10 @@ impl RelabelConfig {
     }
 }
 
-/// All rules of a list, with the index of the one that is wrong.
+/// All rules of a list.
+///
+/// # Errors
+/// What is wrong with the first that is.
 pub fn to_rules(configs: &[RelabelConfig], names: NameValidation) -> Result<Vec<Rule>, String> {
     configs.iter().map(|config| config.to_rule(names)).collect()
 }
@@ -137,14 +139,14 @@ mod tests {
     #[test]
     fn rules_are_checked_like_in_prometheus() {
         let error = |text| rule(text).unwrap_err();
-        insta::assert_snapshot!(error("{action: foo}"), @"");
-        insta::assert_snapshot!(error("{action: ''}"), @"");
-        insta::assert_snapshot!(error("{source_labels: [a]}"), @"");
-        insta::assert_snapshot!(error("{action: hashmod, target_label: a}"), @"");
-        insta::assert_snapshot!(error("{action: labeldrop, source_labels: [a]}"), @"");
-        insta::assert_snapshot!(error("{action: lowercase, target_label: a, replacement: b}"), @"");
-        insta::assert_snapshot!(error("{action: keepequal, target_label: a, regex: b}"), @"");
-        insta::assert_snapshot!(error("{regex: '(', target_label: a}"), @"");
+        insta::assert_snapshot!(error("{action: foo}"), @r#"unknown relabel action "foo""#);
+        insta::assert_snapshot!(error("{action: ''}"), @"relabel action cannot be empty");
+        insta::assert_snapshot!(error("{source_labels: [a]}"), @"relabel configuration for replace action requires 'target_label' value");
+        insta::assert_snapshot!(error("{action: hashmod, target_label: a}"), @"relabel configuration for hashmod requires non-zero modulus");
+        insta::assert_snapshot!(error("{action: labeldrop, source_labels: [a]}"), @"labeldrop action requires only 'regex', and no other fields");
+        insta::assert_snapshot!(error("{action: lowercase, target_label: a, replacement: b}"), @"'replacement' can not be set for lowercase action");
+        insta::assert_snapshot!(error("{action: keepequal, target_label: a, regex: b}"), @"keepequal action requires only 'source_labels' and `target_label`, and no other fields");
+        insta::assert_snapshot!(error("{regex: '(', target_label: a}"), @"error parsing regexp: unclosed group");
     }
 
     #[test]

@@ -284,7 +284,8 @@ impl ScrapeConfig {
         self.scrape_interval = Some(interval);
         let own = self.scrape_timeout.as_ref().filter(|timeout| !timeout.value.is_zero());
         if let Some(timeout) = own.filter(|timeout| timeout.value > interval) {
-            let text = "scrape timeout greater than scrape interval for scrape config with job name";
+            let text =
+                "scrape timeout greater than scrape interval for scrape config with job name";
             let message = format!("{text} {}", quote(&name.value));
             return Err(ConfigError::at(file, timeout, message));
         }
@@ -305,20 +306,23 @@ impl ScrapeConfig {
         for (own, global) in limits {
             *own = if *own == 0 { global } else { *own };
         }
-        inherit(&mut self.scrape_protocols, &global.scrape_protocols);
-        inherit(&mut self.metric_name_validation_scheme, &global.metric_name_validation_scheme);
-        inherit(&mut self.metric_name_escaping_scheme, &global.metric_name_escaping_scheme);
-        inherit(&mut self.scrape_failure_log_file, &global.scrape_failure_log_file);
-        inherit(&mut self.extra_scrape_metrics, &global.extra_scrape_metrics);
-        inherit(&mut self.scrape_native_histograms, &global.scrape_native_histograms);
+        inherit(&mut self.scrape_protocols, global.scrape_protocols.as_ref());
+        inherit(
+            &mut self.metric_name_validation_scheme,
+            global.metric_name_validation_scheme.as_ref(),
+        );
+        inherit(&mut self.metric_name_escaping_scheme, global.metric_name_escaping_scheme.as_ref());
+        inherit(&mut self.scrape_failure_log_file, global.scrape_failure_log_file.as_ref());
+        inherit(&mut self.extra_scrape_metrics, global.extra_scrape_metrics.as_ref());
+        inherit(&mut self.scrape_native_histograms, global.scrape_native_histograms.as_ref());
         let (own, all) = (
             &mut self.always_scrape_classic_histograms,
-            &global.always_scrape_classic_histograms,
+            global.always_scrape_classic_histograms.as_ref(),
         );
         inherit(own, all);
         let (own, all) = (
             &mut self.convert_classic_histograms_to_nhcb,
-            &global.convert_classic_histograms_to_nhcb,
+            global.convert_classic_histograms_to_nhcb.as_ref(),
         );
         inherit(own, all);
         if !matches!(self.scheme.as_str(), "http" | "https") {
@@ -328,7 +332,9 @@ impl ScrapeConfig {
     }
 
     fn names(&self) -> Result<NameValidation, String> {
-        self.metric_name_validation_scheme.as_deref().map_or(Ok(NameValidation::Utf8), name_validation)
+        self.metric_name_validation_scheme
+            .as_deref()
+            .map_or(Ok(NameValidation::Utf8), name_validation)
     }
 
     /// The job, for the scraper. Call it after the defaults were filled in.
@@ -345,7 +351,9 @@ impl ScrapeConfig {
         let fallback = self.fallback_scrape_protocol.as_deref().map(protocol).transpose();
         let invalid = |err| {
             let name = quote(self.name());
-            format!("invalid fallback_scrape_protocol for scrape config with job name {name}: {err}")
+            format!(
+                "invalid fallback_scrape_protocol for scrape config with job name {name}: {err}"
+            )
         };
         let log_file = self.scrape_failure_log_file.as_deref();
         Ok(JobOptions {
@@ -389,9 +397,9 @@ impl ScrapeConfig {
     }
 }
 
-fn inherit<T: Clone>(own: &mut Option<T>, global: &Option<T>) {
+fn inherit<T: Clone>(own: &mut Option<T>, global: Option<&T>) {
     if own.is_none() {
-        own.clone_from(global);
+        *own = global.cloned();
     }
 }
 

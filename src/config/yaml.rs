@@ -160,11 +160,41 @@ fn describe(path: &Path, err: &serde_saphyr::Error) -> ConfigError {
 /// Sections that Prometheus has and we do not: not typing errors.
 fn is_unsupported(field: &str) -> bool {
     const DISCOVERIES: &[&str] = &[
-        "aws", "azure", "consul", "digitalocean", "dns", "docker", "dockerswarm", "ec2", "ecs",
-        "elasticache", "eureka", "gce", "hetzner", "http", "ionos", "kubernetes", "kuma",
-        "lightsail", "linode", "marathon", "msk", "nerve", "nomad", "oci", "openstack",
-        "outscale", "ovhcloud", "puppetdb", "rds", "scaleway", "serverset", "stackit", "triton",
-        "uyuni", "vultr",
+        "aws",
+        "azure",
+        "consul",
+        "digitalocean",
+        "dns",
+        "docker",
+        "dockerswarm",
+        "ec2",
+        "ecs",
+        "elasticache",
+        "eureka",
+        "gce",
+        "hetzner",
+        "http",
+        "ionos",
+        "kubernetes",
+        "kuma",
+        "lightsail",
+        "linode",
+        "marathon",
+        "msk",
+        "nerve",
+        "nomad",
+        "oci",
+        "openstack",
+        "outscale",
+        "ovhcloud",
+        "puppetdb",
+        "rds",
+        "scaleway",
+        "serverset",
+        "stackit",
+        "triton",
+        "uyuni",
+        "vultr",
     ];
     let discovery = field.strip_suffix("_sd_configs");
     discovery.is_some_and(|name| DISCOVERIES.contains(&name))
@@ -387,7 +417,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_place_and_keep_secrets() {
-        insta::assert_snapshot!(error("interval: 15x"), @r#"n.yml:1:11: not a valid duration string: "15x""#);
+        insta::assert_snapshot!(error("interval: 15x"), @r#"n.yml:1:11: unknown unit "x" in duration "15x""#);
         insta::assert_snapshot!(error("\nintervall: 1s"), @r#"n.yml:2:1: unknown field "intervall", expected one of: count, flag, interval, labels, nested, password, size"#);
         insta::assert_snapshot!(error("flag: true\nflag: false"), @r#"n.yml:2:1: key "flag" is set twice in this mapping"#);
         insta::assert_snapshot!(error("nested: hunter2"), @"n.yml:1:9: expected a mapping");
