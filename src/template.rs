@@ -103,3 +103,6 @@ impl TemplateSet {
         exec::execute(self, name, data, ctx)
     }
 }
+
+#[cfg(test)]
+mod tests;

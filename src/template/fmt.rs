@@ -133,11 +133,14 @@ struct Printer {
     flags: Flags,
     /// While a complaint is printed, `String()` is not asked.
     complaining: bool,
+    /// The text is as long as it may be; nested values are no longer visited.
+    full: bool,
 }
 
 impl Printer {
     fn push(&mut self, text: &str) {
-        if self.out.len() + text.len() <= FORMAT_BYTES_MAX {
+        self.full |= self.out.len() + text.len() > FORMAT_BYTES_MAX;
+        if !self.full {
             self.out.push_str(text);
         }
     }
@@ -179,6 +182,9 @@ impl Printer {
     }
 
     fn value(&mut self, value: &Value, verb: char, depth: usize) {
+        if self.full {
+            return;
+        }
         if verb == 'T' {
             return self.string(&value.type_name(), 's', value);
         }
