@@ -114,7 +114,7 @@ pub fn data(heading: Heading<'_>, members: &[Member]) -> Data {
 /// Sets what follows from the alerts listed: the status and what they have in common.
 pub fn summarize(data: &mut Data) {
     let firing = data.alerts.iter().any(|alert| alert.status == "firing");
-    data.status = if firing { "firing" } else { "resolved" }.to_owned();
+    data.status = String::from(if firing { "firing" } else { "resolved" });
     data.common_labels = common(data.alerts.iter().map(|alert| &alert.labels));
     data.common_annotations = common(data.alerts.iter().map(|alert| &alert.annotations));
 }

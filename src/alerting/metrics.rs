@@ -54,6 +54,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers all of them.
+    #[expect(clippy::too_many_lines, reason = "a table: a line or two for each metric")]
     pub fn new(registry: &Registry) -> Self {
         let counters = |name: &str, help: &str, labels| {
             registry.counters(&format!("alertmanager_{name}"), help, labels)

@@ -9,6 +9,7 @@ pub mod slack;
 pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -317,7 +318,11 @@ fn truncate(text: String, letters_max: usize) -> String {
 /// The key by which receivers recognise a group: hexadecimal SHA-256 of its key.
 pub fn key_hash(group_key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, group_key.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut out = String::with_capacity(2 * digest.as_ref().len());
+    for byte in digest.as_ref() {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
 }
 
 /// A secret that must be there.

@@ -283,7 +283,7 @@ mod tests {
             disk.fail_after(Some(rng.next_u64() % 40));
             for number in 0..20 {
                 let batch: Vec<_> =
-                    (0..1 + rng.next_u64() % 3).map(|part| change(number * 10 + part)).collect();
+                    (0..=rng.next_u64() % 3).map(|part| change(number * 10 + part)).collect();
                 submitted.extend(batch.clone());
                 if log.append(&batch).is_err() {
                     assert!(matches!(log.append(&batch), Err(StateError::Poisoned)));

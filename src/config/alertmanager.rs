@@ -12,7 +12,7 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::yaml::{ConfigError, LabelMap, load as load_yaml};
+use super::yaml::{ConfigError, LabelMap, Span, load as load_yaml};
 use crate::alerting::inhibit::InhibitRule;
 use crate::alerting::matchers::parse_list;
 use crate::alerting::route::{GroupBy, RouteOptions};
@@ -82,7 +82,7 @@ fn options(file: &schema::File, base: &Path, flags: &Flags) -> Result<alerting::
     let receivers = receivers(file, &context)?;
     let time_intervals = time_intervals(file)?;
     let route = root(file, &receivers, &time_intervals)?;
-    let resolve_timeout = global.resolve_timeout.map_or(RESOLVE_TIMEOUT_MS, |span| span.as_ms());
+    let resolve_timeout = global.resolve_timeout.map_or(RESOLVE_TIMEOUT_MS, Span::as_ms);
     let original = serde_saphyr::to_string(file)
         .map_err(|err| format!("error creating config string: {err}"))?;
     Ok(alerting::Options {
@@ -206,7 +206,7 @@ fn check_names(
 }
 
 fn route(written: &schema::Route, parent: &RouteOptions) -> Result<RouteOptions, String> {
-    let ms = |own: Option<super::yaml::Span>, inherited| own.map_or(inherited, |own| own.as_ms());
+    let ms = |own: Option<Span>, inherited| own.map_or(inherited, Span::as_ms);
     if written.group_interval.is_some_and(|span| span.is_zero()) {
         return Err("group_interval cannot be zero".to_owned());
     }

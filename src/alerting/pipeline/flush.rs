@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Change, Delivery, FLUSH_TIMEOUT_MIN_MS, Notification, Pipeline};
+use super::{Change, Delivery, FLUSH_TIMEOUT_MIN_MS, Integration, Notification, Pipeline};
 use crate::alerting::alerts::StoredAlert;
 use crate::alerting::group::{self, Flush, Heading, Member};
 use crate::alerting::notification_log::{LogEntry, LogKey, Question, Reason};
@@ -17,6 +17,21 @@ const BUSY_WAIT_MS: i64 = 500;
 struct Sorted {
     open: Vec<Member>,
     muted: Vec<Member>,
+}
+
+/// Members that an integration may be told of. Who was told that one fires is told that it ended,
+/// muted or not, if the integration wants that.
+fn tellable(integration: &Integration, sorted: &Sorted, logged: Option<&LogEntry>) -> Vec<Member> {
+    let mut members = sorted.open.clone();
+    if integration.resolve_when_muted
+        && let Some(entry) = logged
+    {
+        let announced =
+            |member: &&Member| member.resolved && entry.firing.contains(&member.stored.fingerprint);
+        members.extend(sorted.muted.iter().filter(announced).cloned());
+        group::sort(&mut members);
+    }
+    members
 }
 
 impl Pipeline {
@@ -139,17 +154,7 @@ impl Pipeline {
         let key = LogKey { group_key: group.key.clone(), integration: integration.name.clone() };
         let logged = self.log.get(&key);
 
-        let mut members = sorted.open.clone();
-        if integration.resolve_when_muted
-            && let Some(entry) = logged
-        {
-            // Who was told that it fires is told that it ended, muted or not.
-            let announced = |member: &&Member| {
-                member.resolved && entry.firing.contains(&member.stored.fingerprint)
-            };
-            members.extend(sorted.muted.iter().filter(announced).cloned());
-            group::sort(&mut members);
-        }
+        let mut members = tellable(integration, sorted, logged);
         if members.is_empty() {
             return None;
         }

@@ -76,6 +76,7 @@ pub struct Link {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are PagerDuty's")]
 struct Event {
     routing_key: String,
     dedup_key: String,

@@ -106,10 +106,6 @@ pub struct Confirm {
     pub dismiss_text: String,
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
 #[derive(Serialize)]
 struct Message {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -122,7 +118,7 @@ struct Message {
     icon_emoji: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     icon_url: String,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     link_names: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     text: String,

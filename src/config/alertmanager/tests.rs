@@ -159,9 +159,9 @@ fn receivers_are_checked() {
     insta::assert_snapshot!(check("  pagerduty_configs: [{}]"), @"alertmanager.yml: missing service or routing key in PagerDuty config");
     insta::assert_snapshot!(check("  pagerduty_configs: [{routing_key: a, routing_key_file: b}]"), @"alertmanager.yml: at most one of routing_key & routing_key_file must be configured");
     insta::assert_snapshot!(check("  webhook_configs: [{}]"), @"alertmanager.yml: one of url or url_file must be configured");
-    insta::assert_snapshot!(check("  webhook_configs: [{url: 'http:///x'}]"), @"");
+    insta::assert_snapshot!(check("  webhook_configs: [{url: 'http://'}]"), @"alertmanager.yml: missing host for URL");
     insta::assert_snapshot!(check("  email_configs: [{to: x}]"), @r#"alertmanager.yml: receiver "a": receiver type email is not supported yet"#);
-    insta::assert_snapshot!(check("  smoke_configs: [{}]"), @"");
+    insta::assert_snapshot!(check("  smoke_configs: [{}]"), @r#"alertmanager.yml:4:3: unknown field "smoke_configs", expected one of: discord_configs, email_configs, incidentio_configs, jira_configs, labels, mattermost_configs, msteams_configs, msteamsv2_configs, name, opsgenie_configs, pagerduty_configs, pushover_configs, rocketchat_configs, slack_configs, sns_configs, telegram_configs, victorops_configs, webex_configs, webhook_configs, wechat_configs"#);
     insta::assert_snapshot!(error(&with("", "global: {slack_app_token: t, slack_api_url: 'http://x'}")), @"alertmanager.yml: slack_api_url and slack_app_token cannot both be configured unless slack_api_url is slack_app_url");
 }
 
