@@ -59,7 +59,7 @@ pub(super) struct TimeSpan {
 
 impl TimeSpan {
     fn range_ms(self) -> i64 {
-        self.end_ms - self.start_ms
+        self.end_ms.saturating_sub(self.start_ms)
     }
 
     fn steps(self) -> Steps {
@@ -78,8 +78,9 @@ struct Steps {
 impl Steps {
     fn between(start_ms: i64, end_ms: i64, step_ms: i64) -> Self {
         assert!(0 < step_ms, "steps go forward");
-        let count = if end_ms < start_ms { 0 } else { (end_ms - start_ms) / step_ms + 1 };
-        Self { start_ms, step_ms, count: count.min(STEPS_MAX) as usize }
+        let span_ms = end_ms.saturating_sub(start_ms);
+        let count = if span_ms < 0 { 0 } else { span_ms / step_ms + 1 };
+        Self { start_ms, step_ms, count: count.min(STEPS_MAX + 1) as usize }
     }
 
     fn time(self, step: usize) -> i64 {
@@ -237,15 +238,21 @@ impl<'e> Evaluator<'e> {
         Ok(())
     }
 
+    /// Ends the query also when a single column would be too much.
+    fn check_steps(&mut self, steps: Steps) -> Result<(), QueryError> {
+        self.check()?;
+        if (STEPS_MAX as usize) < steps.count {
+            return Err(too_many_samples());
+        }
+        self.touch(steps.count as u64)
+    }
+
     /// Counts samples that are held from now on.
     fn hold(&mut self, count: u64) -> Result<(), QueryError> {
         self.samples.current += count;
         self.samples.peak = self.samples.peak.max(self.samples.current);
         if self.env.samples_max < self.samples.current {
-            return Err(QueryError::Execution(
-                "query processing would load too many samples into memory in query execution"
-                    .to_owned(),
-            ));
+            return Err(too_many_samples());
         }
         Ok(())
     }
@@ -259,8 +266,7 @@ impl<'e> Evaluator<'e> {
 
     /// A scalar at each step.
     fn scalar(&mut self, node: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
-        self.check()?;
-        self.touch(steps.count as u64)?;
+        self.check_steps(steps)?;
         match &node.kind {
             Kind::Number(value) => Ok(vec![*value; steps.count]),
             Kind::Invariant(inner) => {
@@ -330,7 +336,7 @@ impl<'e> Evaluator<'e> {
 
     /// A vector at each step. Series without any value may be left out.
     fn vector(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
-        self.check()?;
+        self.check_steps(steps)?;
         if steps.count == 0 {
             return Ok(Vec::new());
         }
@@ -390,6 +396,12 @@ impl<'e> Evaluator<'e> {
         })?;
         Ok(out)
     }
+}
+
+fn too_many_samples() -> QueryError {
+    QueryError::Execution(
+        "query processing would load too many samples into memory in query execution".to_owned(),
+    )
 }
 
 /// The end of delayed name removal.

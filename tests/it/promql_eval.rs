@@ -185,6 +185,8 @@ fn limits_end_a_query() {
     let range =
         |engine: &Engine, query: &Query<'_>| show(engine.range(query, 0, 1_200_000, 60_000));
     assert_snapshot!(range(&engine, &Query::new("a")), @"error: query processing would load too many samples into memory in query execution");
+    assert_snapshot!(eval(&db, "max_over_time(vector(1)[10y:1ms])", "0"), @"error: query processing would load too many samples into memory in query execution");
+    assert_snapshot!(eval(&db, "a @ 9e15 offset -200y", "0"), @"");
     let engine = db.engine_with(|options| options.timeout = Duration::ZERO);
     assert_snapshot!(range(&engine, &Query::new("a")), @"error: query timed out in query queue");
     let query = Query::new("a");

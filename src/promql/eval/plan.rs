@@ -50,6 +50,9 @@ pub(super) struct Selector {
     pub(super) boundary: Boundary,
 }
 
+/// Far beyond any sample, and far enough from the limits that ranges can be added and taken away.
+const MOMENT_MAX_MS: i64 = i64::MAX / 4;
+
 /// `@` and `offset`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shift {
@@ -60,7 +63,8 @@ pub(super) struct Shift {
 impl Shift {
     /// The moment looked at when `now_ms` is evaluated.
     pub(super) fn apply(self, now_ms: i64) -> i64 {
-        self.at_ms.unwrap_or(now_ms).saturating_sub(self.offset_ms)
+        let moment_ms = self.at_ms.unwrap_or(now_ms).saturating_sub(self.offset_ms);
+        moment_ms.clamp(-MOMENT_MAX_MS, MOMENT_MAX_MS)
     }
 }
 

@@ -208,7 +208,7 @@ impl<'e> Evaluator<'e> {
         let params = self.scalar_arguments(args, steps)?;
         let frame = self.frame(node, steps);
         function.assert_allows(frame.boundary)?;
-        let mut tables = SharedTables::new();
+        let mut tables = SharedTables::new(steps);
         let mut values = vec![absent(); steps.count];
         let mut evaluated = vec![false; steps.count];
         self.each_range(node, &frame, &mut |own, item| {

@@ -50,17 +50,19 @@ impl Points {
     }
 }
 
-/// Timestamp slices whose tables are kept.
-const TABLES_MAX: usize = 1024;
+/// Steps of all tables that are kept: 64 MiB of the larger kind.
+const TABLE_STEPS_MAX: usize = 8 << 20;
 
 /// Something computed from a timestamp slice alone, once for all series that share it.
 pub(super) struct SharedTables<T> {
     by_slice: HashMap<*const i64, (Arc<[i64]>, Arc<T>)>,
+    tables_max: usize,
 }
 
 impl<T> SharedTables<T> {
-    pub(super) fn new() -> Self {
-        Self { by_slice: HashMap::default() }
+    pub(super) fn new(steps: Steps) -> Self {
+        let tables_max = (TABLE_STEPS_MAX / steps.count.max(1)).clamp(1, 4096);
+        Self { by_slice: HashMap::default(), tables_max }
     }
 
     /// The table of `slice`; the slice is kept, so its address stays its own.
@@ -70,7 +72,7 @@ impl<T> SharedTables<T> {
         {
             return Arc::clone(table);
         }
-        if TABLES_MAX <= self.by_slice.len() {
+        if self.tables_max <= self.by_slice.len() {
             self.by_slice.clear();
         }
         let table = Arc::new(make());
@@ -142,7 +144,7 @@ impl<'e> Evaluator<'e> {
             max_ms: shift.apply(steps.last_ms()) + if smoothed { lookback_ms } else { 0 },
         };
         let selection = self.select(selector, range)?;
-        let mut tables = SharedTables::new();
+        let mut tables = SharedTables::new(steps);
         let mut values = vec![absent(); steps.count];
         self.each_series(&selection, |own, meta, points| {
             if points.timestamps_ms.is_empty() {
