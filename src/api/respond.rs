@@ -1,0 +1,211 @@
+//! Answers of the Prometheus API: the JSON envelope and the mapping of errors to status codes.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::promql::engine::QueryError;
+
+/// Warnings (and infos) that one answer carries; the rest is summed up in one more entry.
+const ANNOTATIONS_MAX: usize = 10;
+
+/// What went wrong, by Prometheus' `errorType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    /// The request is at fault: 400.
+    BadData,
+    /// The query cannot be evaluated: 422.
+    Execution,
+    /// The client or an operator ended the query: 499.
+    Canceled,
+    /// The query took too long: 503.
+    Timeout,
+    /// We are at fault: 500.
+    Internal,
+    /// No such thing: 404.
+    NotFound,
+    /// Switched off: 500, as in Prometheus.
+    Unavailable,
+}
+
+impl ErrorType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::BadData => "bad_data",
+            Self::Execution => "execution",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadData => StatusCode::BAD_REQUEST,
+            Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Canceled => StatusCode::from_u16(499).expect("499 is a status code"),
+            Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal | Self::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotFound => StatusCode::NOT_FOUND,
+        }
+    }
+}
+
+/// An error answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct ApiError {
+    /// Kind.
+    pub kind: ErrorType,
+    /// Text for the client.
+    pub text: String,
+}
+
+impl ApiError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorType, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// The request is at fault.
+    pub fn bad_data(text: impl Into<String>) -> Self {
+        Self::new(ErrorType::BadData, text)
+    }
+
+    /// `invalid parameter "name": reason`
+    pub fn parameter(name: &str, reason: impl std::fmt::Display) -> Self {
+        Self::bad_data(format!("invalid parameter \"{name}\": {reason}"))
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(err: QueryError) -> Self {
+        let kind = match &err {
+            QueryError::Parse(_) => ErrorType::BadData,
+            QueryError::Execution(_) => ErrorType::Execution,
+            QueryError::Timeout(_) => ErrorType::Timeout,
+            QueryError::Canceled(_) => ErrorType::Canceled,
+            QueryError::Storage(_) => ErrorType::Internal,
+        };
+        Self::new(kind, err.to_string())
+    }
+}
+
+impl From<crate::storage::select::QueryError> for ApiError {
+    fn from(err: crate::storage::select::QueryError) -> Self {
+        Self::new(ErrorType::Internal, err.to_string())
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "errorType", skip_serializing_if = "Option::is_none")]
+    error_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    infos: Vec<String>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let envelope = Envelope {
+            status: "error",
+            data: None,
+            error_type: Some(self.kind.as_str()),
+            error: Some(&self.text),
+            warnings: Vec::new(),
+            infos: Vec::new(),
+        };
+        let body = serde_json::to_vec(&envelope).expect("texts serialize");
+        (self.kind.status(), json_headers(), body).into_response()
+    }
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub struct Success {
+    data: Box<RawValue>,
+    warnings: Vec<String>,
+    infos: Vec<String>,
+}
+
+impl Success {
+    /// With `data` as JSON.
+    pub fn of(data: &impl Serialize) -> Self {
+        let data = serde_json::value::to_raw_value(data).expect("answers have string keys only");
+        Self { data, warnings: Vec::new(), infos: Vec::new() }
+    }
+
+    /// With `data` that is JSON text already.
+    pub fn of_json(data: String) -> Self {
+        let data = RawValue::from_string(data).expect("our own writer makes valid JSON");
+        Self { data, warnings: Vec::new(), infos: Vec::new() }
+    }
+
+    /// Adds notes on the answer; surplus ones are counted only.
+    pub fn with_annotations(mut self, warnings: Vec<String>, infos: Vec<String>) -> Self {
+        self.warnings.extend(cap(warnings, "warning"));
+        self.infos.extend(cap(infos, "info"));
+        self
+    }
+}
+
+fn cap(mut texts: Vec<String>, kind: &str) -> Vec<String> {
+    if texts.len() > ANNOTATIONS_MAX {
+        let surplus = texts.len() - ANNOTATIONS_MAX;
+        texts.truncate(ANNOTATIONS_MAX);
+        texts.push(format!("{surplus} more {kind} annotations omitted"));
+    }
+    texts
+}
+
+impl IntoResponse for Success {
+    fn into_response(self) -> Response {
+        let envelope = Envelope {
+            status: "success",
+            data: Some(&self.data),
+            error_type: None,
+            error: None,
+            warnings: self.warnings,
+            infos: self.infos,
+        };
+        let body = serde_json::to_vec(&envelope).expect("answers serialize");
+        (json_headers(), body).into_response()
+    }
+}
+
+/// What most handlers give.
+pub type ApiResult = Result<Success, ApiError>;
+
+fn json_headers() -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
+}
+
+/// A plain text answer.
+pub fn text(status: StatusCode, body: impl Into<Body>) -> Response {
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    (status, [(header::CONTENT_TYPE, plain)], body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn surplus_annotations_are_counted() {
+        let texts = (0..12).map(|n| n.to_string()).collect();
+        let capped = cap(texts, "warning");
+        assert_eq!(capped.len(), 11);
+        assert_eq!(capped[10], "2 more warning annotations omitted");
+    }
+}

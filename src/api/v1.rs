@@ -1,0 +1,60 @@
+//! Prometheus' HTTP API, version 1.
+
+pub mod json;
+
+mod admin;
+mod metadata;
+mod query;
+mod rules;
+mod status;
+mod targets;
+mod write;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{any, get, post};
+
+use super::Services;
+use super::respond::{ApiError, ErrorType};
+
+/// Routes under `/api/v1`.
+pub fn router() -> Router<Arc<Services>> {
+    let write_body = DefaultBodyLimit::max(crate::remote::receive::DECODED_BYTES_MAX);
+    Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/format_query", get(query::format).post(query::format))
+        .route("/series", get(metadata::series).post(metadata::series))
+        .route("/labels", get(metadata::label_names).post(metadata::label_names))
+        .route("/label/{name}/values", get(metadata::label_values))
+        .route("/metadata", get(metadata::metadata))
+        .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(targets::metadata))
+        .route("/scrape_pools", get(targets::pools))
+        .route("/alertmanagers", get(rules::alertmanagers))
+        .route("/rules", get(rules::rules))
+        .route("/alerts", get(rules::alerts))
+        .route("/status/buildinfo", get(status::build))
+        .route("/status/runtimeinfo", get(status::runtime))
+        .route("/status/config", get(status::config))
+        .route("/status/flags", get(status::flags))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/write", post(write::write).layer(write_body))
+        .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))
+        .fallback(any(not_found))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(ErrorType::NotFound, "path not found")
+}
+
+/// Runs what blocks on disk or computes for long off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|_| Err(ApiError::new(ErrorType::Internal, "unexpected error: panic")))
+}

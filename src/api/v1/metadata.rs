@@ -1,0 +1,111 @@
+//! `/series`, `/labels`, `/label/<name>/values`, `/metadata`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use super::super::Services;
+use super::super::params::{Params, unescape_label_name};
+use super::super::respond::{ApiError, ApiResult, Success};
+use super::{blocking, json};
+use crate::model::labels::{Labels, quote};
+use crate::storage::select::{Select, SelectHints};
+
+/// Cuts a list to `limit` entries (0: all) and says so.
+fn limited<T>(list: &mut Vec<T>, limit: usize) -> Vec<String> {
+    if limit == 0 || list.len() <= limit {
+        return Vec::new();
+    }
+    list.truncate(limit);
+    vec!["results truncated due to limit".to_owned()]
+}
+
+pub(super) async fn series(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let (range, limit) = (params.range()?, params.limit()?);
+    let sets = params.matchers(&services.options.parser)?;
+    if sets.is_empty() {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
+    }
+    blocking(move || {
+        // One more than asked for tells whether anything was cut.
+        let series_count_max = if limit == 0 { 0 } else { limit + 1 };
+        let hints = SelectHints { series_count_max, labels_only: true };
+        let mut found: Vec<Labels> = Vec::new();
+        for matchers in &sets {
+            let selection = services.store.select(matchers, range, &hints)?;
+            found.extend(selection.series().iter().map(|series| series.labels().clone()));
+        }
+        if sets.len() > 1 {
+            found.sort();
+            found.dedup();
+        }
+        let warnings = limited(&mut found, limit);
+        let mut data = String::from("[");
+        for (index, labels) in found.iter().enumerate() {
+            if index > 0 {
+                data.push(',');
+            }
+            json::push_labels(&mut data, labels);
+        }
+        data.push(']');
+        Ok(Success::of_json(data).with_annotations(warnings, Vec::new()))
+    })
+    .await
+}
+
+pub(super) async fn label_names(
+    State(services): State<Arc<Services>>,
+    params: Params,
+) -> ApiResult {
+    let (range, limit) = (params.range()?, params.limit()?);
+    let sets = params.matchers(&services.options.parser)?;
+    blocking(move || {
+        let mut names = services.store.label_names(&sets, range)?;
+        let warnings = limited(&mut names, limit);
+        Ok(Success::of(&names).with_annotations(warnings, Vec::new()))
+    })
+    .await
+}
+
+pub(super) async fn label_values(
+    State(services): State<Arc<Services>>,
+    Path(raw_name): Path<String>,
+    params: Params,
+) -> ApiResult {
+    let name = unescape_label_name(&raw_name);
+    if name.is_empty() {
+        return Err(ApiError::bad_data(format!("invalid label name: {}", quote(&name))));
+    }
+    let (range, limit) = (params.range()?, params.limit()?);
+    let sets = params.matchers(&services.options.parser)?;
+    blocking(move || {
+        let mut values = services.store.label_values(&name, &sets, range)?;
+        let warnings = limited(&mut values, limit);
+        Ok(Success::of(&values).with_annotations(warnings, Vec::new()))
+    })
+    .await
+}
+
+pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let limit = params.count("limit", 0)?;
+    let limit_per_metric = params.count("limit_per_metric", 0)?;
+    let metric = params.get("metric");
+    let known = services.store.metadata((!metric.is_empty()).then_some(metric));
+    let mut by_metric: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (name, metadata) in known {
+        if limit > 0 && by_metric.len() == limit && !by_metric.contains_key(&name) {
+            break;
+        }
+        let entries = by_metric.entry(name).or_default();
+        if limit_per_metric == 0 || entries.len() < limit_per_metric {
+            entries.push(json!({
+                "type": metadata.metric_type.as_str(),
+                "help": metadata.help,
+                "unit": metadata.unit,
+            }));
+        }
+    }
+    Ok(Success::of(&by_metric))
+}

@@ -1,0 +1,158 @@
+//! `/query`, `/query_range` and what belongs to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use serde_json::json;
+
+use super::super::Services;
+use super::super::params::Params;
+use super::super::respond::{ApiError, ApiResult, Success};
+use super::{blocking, json};
+use crate::promql::engine::{CancelFlag, Query, QueryOutput, Stats, Value};
+use crate::promql::parser;
+
+/// Points of one series in a range query.
+const POINTS_MAX: i64 = 11_000;
+
+/// Ends the query when the client goes away and the handler's future is dropped.
+struct CancelOnDrop(CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What both kinds of query share.
+struct Request {
+    text: String,
+    limit: usize,
+    stats: bool,
+    lookback_delta_ms: Option<i64>,
+    timeout: Option<Duration>,
+}
+
+impl Request {
+    fn read(params: &Params) -> Result<Self, ApiError> {
+        let positive = |seconds: f64| (seconds > 0.0).then_some(seconds);
+        let timeout = params.duration("timeout")?.and_then(positive);
+        let lookback = params.duration("lookback_delta")?.and_then(positive);
+        Ok(Self {
+            text: params.get("query").to_owned(),
+            limit: params.limit()?,
+            stats: !params.get("stats").is_empty(),
+            lookback_delta_ms: lookback.map(|seconds| (seconds * 1000.0) as i64),
+            timeout: timeout.map(Duration::from_secs_f64),
+        })
+    }
+
+    /// Runs on a blocking thread; ends when the handler is dropped.
+    async fn run(
+        self,
+        services: Arc<Services>,
+        evaluate: impl FnOnce(&Services, &Query<'_>) -> Result<QueryOutput, ApiError> + Send + 'static,
+    ) -> ApiResult {
+        let cancel = CancelFlag::new();
+        let _guard = CancelOnDrop(cancel.clone());
+        blocking(move || {
+            let (text, timeout) = (self.text.as_str(), self.timeout);
+            let query =
+                Query { text, lookback_delta_ms: self.lookback_delta_ms, timeout, cancel };
+            let mut output = evaluate(&services, &query)?;
+            if truncate(&mut output.value, self.limit) {
+                output.warnings.push("results truncated due to limit".to_owned());
+            }
+            let stats = self.stats.then(|| stats_json(&output.stats));
+            let data = json::query_data(&output.value, stats.as_deref());
+            Ok(Success::of_json(data).with_annotations(output.warnings, output.infos))
+        })
+        .await
+    }
+}
+
+fn truncate(value: &mut Value, limit: usize) -> bool {
+    if limit == 0 {
+        return false;
+    }
+    let before = match value {
+        Value::Vector(samples) => {
+            let len = samples.len();
+            samples.truncate(limit);
+            len
+        }
+        Value::Matrix(series) => {
+            let len = series.len();
+            series.truncate(limit);
+            len
+        }
+        Value::Scalar { .. } | Value::String { .. } => 0,
+    };
+    before > limit
+}
+
+fn stats_json(stats: &Stats) -> String {
+    let timings = &stats.timings;
+    json!({
+        "timings": {
+            "evalTotalTime": timings.eval_total.as_secs_f64(),
+            "resultSortTime": timings.result_sort.as_secs_f64(),
+            "queryPreparationTime": timings.query_preparation.as_secs_f64(),
+            "innerEvalTime": timings.inner_eval.as_secs_f64(),
+            "execQueueTime": timings.exec_queue.as_secs_f64(),
+            "execTotalTime": timings.exec_total.as_secs_f64(),
+        },
+        "samples": {
+            "totalQueryableSamples": stats.total_samples,
+            "peakSamples": stats.peak_samples,
+        },
+    })
+    .to_string()
+}
+
+pub(super) async fn instant(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let request = Request::read(&params)?;
+    let at_ms = params.time_ms("time", services.clock.now_ms())?;
+    request.run(services, move |services, query| Ok(services.engine.instant(query, at_ms)?)).await
+}
+
+pub(super) async fn range(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let start_ms = params.required_time_ms("start")?;
+    let end_ms = params.required_time_ms("end")?;
+    if end_ms < start_ms {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    let step_text = params.get("step");
+    let step = super::super::params::parse_duration_seconds(step_text)
+        .map_err(|reason| ApiError::parameter("step", reason))?;
+    if step <= 0.0 {
+        let reason = "zero or negative query resolution step widths are not accepted. Try a positive integer";
+        return Err(ApiError::parameter("step", reason));
+    }
+    let step_ms = ((step * 1000.0) as i64).max(1);
+    if end_ms.saturating_sub(start_ms) / step_ms > POINTS_MAX {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    let request = Request::read(&params)?;
+    let evaluate = move |services: &Services, query: &Query<'_>| {
+        Ok(services.engine.range(query, start_ms, end_ms, step_ms)?)
+    };
+    request.run(services, evaluate).await
+}
+
+/// No exemplars are stored, so every valid query has none.
+pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    params.range()?;
+    parser::parse(params.get("query"), &services.options.parser)
+        .map_err(|err| ApiError::parameter("query", err))?;
+    Ok(Success::of(&json!([])))
+}
+
+pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let parsed = parser::parse(params.get("query"), &services.options.parser);
+    let expr = parsed.map_err(|err| ApiError::parameter("query", err))?;
+    Ok(Success::of(&expr.to_string()))
+}

@@ -1,0 +1,88 @@
+//! `/status/*`: what runs, since when, with which configuration.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::super::params::Params;
+use super::super::respond::{ApiError, ApiResult, Success};
+use super::super::{COMPATIBLE_VERSION, Services, rfc3339};
+use super::blocking;
+use crate::storage::stats::NamedCount;
+
+/// Most entries of one list in `/status/tsdb`.
+const LIST_MAX: usize = 10_000;
+
+pub(super) async fn build() -> ApiResult {
+    // `version` tells clients which Prometheus they may take us for.
+    Ok(Success::of(&json!({
+        "version": COMPATIBLE_VERSION,
+        "revision": env!("NARTHEX_REVISION"),
+        "branch": "",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+        "application": "narthex",
+        "applicationVersion": env!("CARGO_PKG_VERSION"),
+    })))
+}
+
+pub(super) async fn runtime(State(services): State<Arc<Services>>) -> ApiResult {
+    let loaded = services.loaded.load();
+    let folder = std::env::current_dir().map(|path| path.display().to_string());
+    let uname = rustix::system::uname();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(Success::of(&json!({
+        "startTime": rfc3339(services.started_ms),
+        "CWD": folder.unwrap_or_default(),
+        "hostname": uname.nodename().to_string_lossy(),
+        "serverTime": rfc3339(services.clock.now_ms()),
+        "reloadConfigSuccess": loaded.last_reload_succeeded,
+        "lastConfigTime": rfc3339(loaded.loaded_at_ms),
+        "corruptionCount": 0,
+        "goroutineCount": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        "GOMAXPROCS": threads,
+        "GOMEMLIMIT": 0,
+        "GOGC": "",
+        "GODEBUG": "",
+        "storageRetention": loaded.retention,
+    })))
+}
+
+pub(super) async fn config(State(services): State<Arc<Services>>) -> ApiResult {
+    Ok(Success::of(&json!({ "yaml": services.loaded.load().config_yaml })))
+}
+
+pub(super) async fn flags(State(services): State<Arc<Services>>) -> ApiResult {
+    Ok(Success::of(&services.options.flags))
+}
+
+pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let limit = params.count("limit", 10)?;
+    if !(1..=LIST_MAX).contains(&limit) {
+        let reason = format!("limit must be between 1 and {LIST_MAX}");
+        return Err(ApiError::parameter("limit", reason));
+    }
+    blocking(move || {
+        let stats = services.store.stats(limit);
+        let list = |entries: &[NamedCount]| -> Vec<Value> {
+            let entry = |e: &NamedCount| json!({ "name": e.name, "value": e.value });
+            entries.iter().map(entry).collect()
+        };
+        Ok(Success::of(&json!({
+            "headStats": {
+                "numSeries": stats.num_series,
+                "numLabelPairs": stats.num_label_pairs,
+                "chunkCount": stats.chunk_count,
+                "minTime": stats.min_time_ms,
+                "maxTime": stats.max_time_ms,
+            },
+            "seriesCountByMetricName": list(&stats.series_count_by_metric_name),
+            "labelValueCountByLabelName": list(&stats.label_value_count_by_label_name),
+            "memoryInBytesByLabelName": list(&stats.memory_in_bytes_by_label_name),
+            "seriesCountByLabelValuePair": list(&stats.series_count_by_label_value_pair),
+        })))
+    })
+    .await
+}
