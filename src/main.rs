@@ -1,3 +1,5 @@
 //! The `narthex` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    narthex::cli::run(std::env::args_os())
+}

@@ -1,0 +1,168 @@
+//! `narthex query instant|range`: ask a running server, print like promtool.
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Value;
+
+use crate::http_client::{self, Client};
+use crate::model::labels::{Labels, METRIC_NAME};
+
+/// Answers larger than this are refused.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
+/// What to ask.
+#[derive(Debug, Subcommand)]
+pub enum QueryCommand {
+    /// Evaluate at one moment.
+    Instant {
+        #[command(flatten)]
+        target: Target,
+        /// Moment (RFC 3339 or Unix seconds); now when it is left out.
+        #[arg(long)]
+        time: Option<String>,
+    },
+    /// Evaluate over a span of time.
+    Range {
+        #[command(flatten)]
+        target: Target,
+        /// Begin (RFC 3339 or Unix seconds); five minutes before the end when it is left out.
+        #[arg(long)]
+        start: Option<String>,
+        /// End (RFC 3339 or Unix seconds); now when it is left out.
+        #[arg(long)]
+        end: Option<String>,
+        /// Step (seconds or a duration like 30s).
+        #[arg(long, default_value = "15s")]
+        step: String,
+    },
+}
+
+/// Whom to ask, and what.
+#[derive(Args, Debug)]
+pub struct Target {
+    /// How to print the answer.
+    #[arg(short = 'o', long = "format", default_value = "promql")]
+    format: Format,
+    /// The server, like http://127.0.0.1:9090.
+    server: String,
+    /// PromQL expression.
+    expr: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Format {
+    /// Series and samples in PromQL's notation.
+    Promql,
+    /// The `result` of the API's answer.
+    Json,
+}
+
+/// Asks and prints.
+pub fn run(command: QueryCommand) -> anyhow::Result<()> {
+    let (path, target, mut parameters) = match command {
+        QueryCommand::Instant { target, time } => ("query", target, vec![("time", time)]),
+        QueryCommand::Range { target, start, end, step } => {
+            let now_ms = crate::base::clock::Clock::now_ms(&crate::base::clock::OsClock::new());
+            let end = end.unwrap_or_else(|| (now_ms as f64 / 1000.0).to_string());
+            let end_ms = crate::api::params::parse_time_ms(&end).map_err(anyhow::Error::msg)?;
+            let default_start = (end_ms - 300_000) as f64 / 1000.0;
+            let start = start.unwrap_or_else(|| default_start.to_string());
+            let parameters = vec![("start", Some(start)), ("end", Some(end)), ("step", Some(step))];
+            ("query_range", target, parameters)
+        }
+    };
+    parameters.push(("query", Some(target.expr.clone())));
+    let answer = ask(&target.server, path, &parameters)?;
+    if answer["status"] != "success" {
+        bail!("query error: {}", answer["error"].as_str().unwrap_or("the answer is no Prometheus API answer"));
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", warning.as_str().unwrap_or_default());
+    }
+    let data = &answer["data"];
+    if target.format == Format::Json {
+        println!("{}", data["result"]);
+    } else {
+        print!("{}", print_result(data));
+    }
+    Ok(())
+}
+
+fn ask(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
+    let mut url = url::Url::parse(server).context("parse the server's URL")?;
+    url.set_path(&format!("{}/api/v1/{path}", url.path().trim_end_matches('/')));
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            form.append_pair(name, value);
+        }
+    }
+    let body = super::check::block_on(async move {
+        let client = Client::new(&http_client::Options::plain()).context("set up HTTP")?;
+        let request = http_client::Request::post_form(url, form.finish());
+        let response = client.send(request, ANSWER_BYTES_MAX).await.context("ask the server")?;
+        anyhow::Ok(response.body)
+    })?;
+    serde_json::from_slice(&body).context("read the answer as JSON")
+}
+
+fn series_text(metric: &Value) -> String {
+    let pairs = metric.as_object().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labels = Labels::from_pairs(pairs.map(|(name, value)| (name.clone(), text(value))));
+    let name = labels.get(METRIC_NAME).unwrap_or("").to_owned();
+    let rest = labels.without_name();
+    if rest.is_empty() && !name.is_empty() { name } else { format!("{name}{rest}") }
+}
+
+fn point_text(point: &Value) -> String {
+    format!("{} @[{}]", point[1].as_str().unwrap_or("?"), point[0])
+}
+
+/// A result in promtool's notation, each line ended.
+fn print_result(data: &Value) -> String {
+    let result = &data["result"];
+    let mut out = String::new();
+    match data["resultType"].as_str() {
+        Some("vector") => {
+            for sample in result.as_array().into_iter().flatten() {
+                let point = point_text(&sample["value"]);
+                out.push_str(&format!("{} => {point}\n", series_text(&sample["metric"])));
+            }
+        }
+        Some("matrix") => {
+            for series in result.as_array().into_iter().flatten() {
+                out.push_str(&format!("{} =>\n", series_text(&series["metric"])));
+                for point in series["values"].as_array().into_iter().flatten() {
+                    out.push_str(&format!("{}\n", point_text(point)));
+                }
+            }
+        }
+        Some("scalar") => {
+            out.push_str(&format!("scalar: {}\n", point_text(result)));
+        }
+        _ => out.push_str(&format!("{}\n", result[1].as_str().unwrap_or_default())),
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn results_print_like_promtool() {
+        let vector = json!({ "resultType": "vector", "result": [
+            { "metric": { "__name__": "up", "job": "a" }, "value": [1.5, "1"] },
+            { "metric": { "__name__": "x" }, "value": [2, "NaN"] },
+        ]});
+        assert_eq!(print_result(&vector), "up{job=\"a\"} => 1 @[1.5]\nx => NaN @[2]\n");
+        let matrix = json!({ "resultType": "matrix", "result": [
+            { "metric": {}, "values": [[1, "1"], [2, "2"]] },
+        ]});
+        assert_eq!(print_result(&matrix), "{} =>\n1 @[1]\n2 @[2]\n");
+        let scalar = json!({ "resultType": "scalar", "result": [1, "3"] });
+        assert_eq!(print_result(&scalar), "scalar: 3 @[1]\n");
+    }
+}
