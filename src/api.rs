@@ -53,6 +53,8 @@ pub struct Options {
     pub flags: BTreeMap<String, String>,
     /// Which parts of PromQL are switched on.
     pub parser: ParserOptions,
+    /// Where this server is reached from outside, without a slash at the end.
+    pub external_url: String,
     /// How far back `/federate` looks for the newest sample.
     pub lookback_delta_ms: i64,
 }
@@ -100,8 +102,8 @@ pub struct Services {
     pub rules: Arc<rules::Manager>,
     /// Sends to external Alertmanagers.
     pub notifier: Arc<rules::notifier::Notifier>,
-    /// The built-in Alertmanager.
-    pub alerting: Arc<alerting::Manager>,
+    /// The built-in Alertmanager, when it is configured.
+    pub alerting: Option<Arc<alerting::Manager>>,
     /// Self-metrics.
     pub metrics: Registry,
     /// Time.
@@ -118,18 +120,19 @@ pub struct Services {
 
 /// Every route of the main listener.
 pub fn router(services: &Arc<Services>) -> Router {
-    let alertmanager = alertmanager_v2::router(Arc::clone(&services.alerting));
-    let ready_only = Router::new()
+    let mut routes = Router::new()
         .nest("/api/v1", v1::router())
         .route("/federate", get(federate::federate))
         .route("/metrics", get(home::metrics))
         .route("/version", get(home::version))
         .route("/", get(home::page))
-        .with_state(Arc::clone(services))
-        .nest("/alertmanager/api/v2", alertmanager)
-        .layer(middleware::from_fn_with_state(Arc::clone(services), layers::gate));
-    let routes = ready_only.merge(health::router(services));
-    let routes = layers::wrap(routes, services);
+        .with_state(Arc::clone(services));
+    if let Some(alerting) = &services.alerting {
+        let alertmanager = alertmanager_v2::router(Arc::clone(alerting));
+        routes = routes.nest("/alertmanager/api/v2", alertmanager);
+    }
+    let gate = middleware::from_fn_with_state(Arc::clone(services), layers::gate);
+    let routes = layers::wrap(routes.layer(gate).merge(health::router(services)), services);
     match services.options.route_prefix.as_str() {
         "" => routes,
         prefix => Router::new().nest(prefix, routes),
@@ -137,14 +140,21 @@ pub fn router(services: &Arc<Services>) -> Router {
 }
 
 /// The routes of the second listener, where Alertmanager's own clients look.
-pub fn alertmanager_router(services: &Arc<Services>) -> Router {
-    let alertmanager = alertmanager_v2::router(Arc::clone(&services.alerting));
+pub fn alertmanager_router(
+    services: &Arc<Services>,
+    alerting: &Arc<alerting::Manager>,
+) -> Router {
     let routes = Router::new()
         .route("/metrics", get(home::metrics))
         .with_state(Arc::clone(services))
-        .nest("/api/v2", alertmanager)
+        .nest("/api/v2", alertmanager_v2::router(Arc::clone(alerting)))
         .merge(health::router(services));
     layers::wrap(routes, services)
+}
+
+/// Labels as a JSON object.
+fn labels_json(labels: &Labels) -> BTreeMap<&str, &str> {
+    labels.iter().collect()
 }
 
 /// A moment as the APIs print it; the extremes of `i64` are cut to what a date can be.

@@ -1,14 +1,21 @@
 //! `narthex query instant|range`: ask a running server, print like promtool.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use http::{HeaderValue, header};
 use serde_json::Value;
 
-use crate::http_client::{self, Client};
+use crate::http_client::{self, Client, Request};
 use crate::model::labels::{Labels, METRIC_NAME};
 
 /// Answers larger than this are refused.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Longest wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+/// How this program calls itself.
+const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
 
 /// What to ask.
 #[derive(Debug, Subcommand)]
@@ -98,9 +105,12 @@ fn ask(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyho
         }
     }
     let body = super::check::block_on(async move {
-        let client = Client::new(&http_client::Options::plain()).context("set up HTTP")?;
-        let request = http_client::Request::post_form(url, form.finish());
-        let response = client.send(request, ANSWER_BYTES_MAX).await.context("ask the server")?;
+        let client = Client::new(&http_client::Options::plain(), USER_AGENT).context("set up HTTP")?;
+        let body = form.finish().into_bytes().into();
+        let mut request = Request::post(url, body, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers.insert(header::CONTENT_TYPE, kind);
+        let response = client.send(request).await.context("ask the server")?;
         anyhow::Ok(response.body)
     })?;
     serde_json::from_slice(&body).context("read the answer as JSON")

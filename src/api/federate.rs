@@ -1,0 +1,82 @@
+//! `/federate`: the newest sample of each matching series, in an exposition format.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Services;
+use super::params::Params;
+use super::respond::{ApiError, text};
+use crate::encoding::wire::exposition::{self, FederatedSample};
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::sample::{TimeRange, is_stale_nan};
+use crate::storage::select::{BLOCK_SERIES_MAX, Column, Select, SelectHints, SeriesColumns};
+
+pub(super) async fn federate(
+    State(services): State<Arc<Services>>,
+    headers: HeaderMap,
+    params: Params,
+) -> Response {
+    let sets = match params.matchers(&services.options.parser) {
+        Ok(sets) => sets,
+        Err(err) => return text(StatusCode::BAD_REQUEST, err.text),
+    };
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let format = exposition::negotiate(accept);
+    let collected = tokio::task::spawn_blocking(move || {
+        let samples = newest_samples(&services, &sets)?;
+        Ok::<String, ApiError>(exposition::write_federated(&samples, format))
+    });
+    match collected.await {
+        Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
+        Ok(Err(err)) => text(StatusCode::INTERNAL_SERVER_ERROR, err.text),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic"),
+    }
+}
+
+fn newest_samples(services: &Services, sets: &[Vec<Matcher>]) -> Result<Vec<FederatedSample>, ApiError> {
+    let now_ms = services.clock.now_ms();
+    let range = TimeRange { min_ms: now_ms - services.options.lookback_delta_ms + 1, max_ms: now_ms };
+    let external = services.loaded.load().external_labels.clone();
+    let mut samples = Vec::new();
+    for matchers in sets {
+        let selection = services.store.select(matchers, range, &SelectHints::default())?;
+        let all = selection.series();
+        for first in (0..all.len()).step_by(BLOCK_SERIES_MAX) {
+            let count = BLOCK_SERIES_MAX.min(all.len() - first);
+            let block = selection.block(first as u32, count)?;
+            for (meta, columns) in all[first..].iter().zip(&block.series) {
+                let Some((timestamp_ms, value)) = newest(columns) else { continue };
+                if !meta.labels().name().is_empty() {
+                    let labels = federated_labels(meta.labels(), &external);
+                    samples.push(FederatedSample { labels, timestamp_ms, value });
+                }
+            }
+        }
+    }
+    samples.sort_by(|a, b| (a.labels.name(), &a.labels).cmp(&(b.labels.name(), &b.labels)));
+    samples.dedup_by(|a, b| a.labels == b.labels);
+    Ok(samples)
+}
+
+/// The last sample, unless it says that the series ended.
+fn newest(columns: &SeriesColumns) -> Option<(i64, f64)> {
+    let run = columns.runs.last()?;
+    let Column::Floats(values) = &run.values;
+    let sample = (*run.timestamps_ms.last()?, *values.last()?);
+    (!is_stale_nan(sample.1)).then_some(sample)
+}
+
+/// External labels where the series has none of that name.
+fn federated_labels(labels: &Labels, external: &Labels) -> Labels {
+    let mut builder = labels.to_builder();
+    for (name, value) in external.iter() {
+        if builder.get(name).is_empty() {
+            builder.set(name, value);
+        }
+    }
+    builder.build()
+}
