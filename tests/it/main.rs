@@ -1,6 +1,11 @@
 //! Integration tests: one binary, one module per subject.
 
+mod alert_delivery;
+mod grafana;
+mod interop;
+mod kill;
 mod licences;
+mod process;
 mod promql_conformance;
 mod promql_eval;
 mod promql_scripts;
