@@ -1,10 +1,12 @@
-# Everything a fresh machine with Rust needs is set up by these targets.
-#   make run    build and start on 127.0.0.1:9090 with the example configuration
-#   make test   what CI runs first: format, lints, spelling, all tests
-#   make interop  tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
+# Everything that a fresh machine with Rust needs is set up by these targets.
+#   make run       build and start on 127.0.0.1:9090 with the example configuration
+#   make test      format, lints, spelling and all tests; what CI runs first
+#   make interop   tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
 
 SHELL := /bin/bash
 VENV := .cache/venv
+TYPOS := typos==1.52.0
+PEERS := prometheus prometheus-alertmanager prometheus-node-exporter
 
 .PHONY: run build test lint spelling interop clean
 
@@ -14,10 +16,10 @@ build:
 run: build
 	@mkdir -p data
 	@echo "Narthex starts on http://127.0.0.1:9090"
-	@echo "  queries   http://127.0.0.1:9090/api/v1/query?query=up"
-	@echo "  targets   http://127.0.0.1:9090/api/v1/targets"
-	@echo "  metrics   http://127.0.0.1:9090/metrics"
-	@echo "  alerts    http://127.0.0.1:9090/alertmanager/api/v2/alerts"
+	@echo "  a query       http://127.0.0.1:9090/api/v1/query?query=up"
+	@echo "  targets       http://127.0.0.1:9090/api/v1/targets"
+	@echo "  rules         http://127.0.0.1:9090/api/v1/rules"
+	@echo "  own metrics   http://127.0.0.1:9090/metrics"
 	target/release/narthex --config.file=rules-examples/narthex.yml \
 	  --web.listen-address=127.0.0.1:9090 --storage.tsdb.path=data --web.enable-lifecycle
 
@@ -33,10 +35,14 @@ spelling: $(VENV)/bin/typos
 
 $(VENV)/bin/typos:
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet typos==1.52.0
+	$(VENV)/bin/pip install --quiet $(TYPOS)
 
+# The peers are only programs to talk to: nothing of theirs is started as a service.
 interop:
-	tests/interop/run.sh
+	@command -v prometheus prometheus-node-exporter promtool amtool >/dev/null || { \
+	  apt-get update -qq && \
+	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS); }
+	NARTHEX_REQUIRE_PEERS=1 cargo test --test it interop_
 
 clean:
 	cargo clean
