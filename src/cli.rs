@@ -11,6 +11,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use flags::ServeFlags;
 
+/// How commands that ask a server call themselves.
+const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
+
 /// Exit status for wrong flags or configuration, as in Prometheus.
 const EXIT_USAGE: u8 = 2;
 

@@ -10,6 +10,7 @@ use super::Services;
 use super::params::Params;
 use super::respond::{ApiError, text};
 use crate::encoding::wire::exposition::{self, FederatedSample};
+use crate::encoding::wire::negotiate;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::{TimeRange, is_stale_nan};
@@ -25,10 +26,10 @@ pub(super) async fn federate(
         Err(err) => return text(StatusCode::BAD_REQUEST, err.text),
     };
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let format = exposition::negotiate(accept);
+    let format = negotiate::negotiate(accept);
     let collected = tokio::task::spawn_blocking(move || {
         let samples = newest_samples(&services, &sets)?;
-        Ok::<String, ApiError>(exposition::write_federated(&samples, format))
+        Ok::<String, ApiError>(exposition::write_federation(&samples, format))
     });
     match collected.await {
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),

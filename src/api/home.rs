@@ -9,7 +9,7 @@ use axum::response::{Html, IntoResponse, Response};
 use serde_json::json;
 
 use super::{COMPATIBLE_VERSION, Services};
-use crate::encoding::wire::exposition;
+use crate::encoding::wire::{exposition, negotiate};
 
 /// What the front page lists: path and what is there.
 const PLACES: &[(&str, &str)] = &[
@@ -48,7 +48,7 @@ pub(super) async fn version() -> Response {
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
     let families = services.metrics.gather();
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let format = exposition::negotiate(accept);
-    let body = exposition::write(&families, format);
+    let format = negotiate::negotiate(accept);
+    let body = exposition::write_families(&families, format);
     ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }

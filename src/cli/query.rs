@@ -14,8 +14,6 @@ use crate::model::labels::{Labels, METRIC_NAME};
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
-/// How this program calls itself.
-const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
 
 /// What to ask.
 #[derive(Debug, Subcommand)]
@@ -105,7 +103,7 @@ fn ask(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyho
         }
     }
     let body = super::check::block_on(async move {
-        let client = Client::new(&http_client::Options::plain(), USER_AGENT).context("set up HTTP")?;
+        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT).context("set up HTTP")?;
         let body = form.finish().into_bytes().into();
         let mut request = Request::post(url, body, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");

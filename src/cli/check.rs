@@ -1,0 +1,144 @@
+//! `narthex check`: files before they are used, and whether a server is healthy.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+
+use crate::base::disk::{Disk, OsDisk};
+use crate::config::{Config, ConfigError, alertmanager};
+use crate::http_client::{self, Client, Request};
+use crate::promql::parser::ParserOptions;
+
+/// Longest wait for a server's word on its health.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What to check.
+#[derive(Debug, Subcommand)]
+pub enum Check {
+    /// Configuration files in Prometheus' format, with the rule files they name.
+    Config {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Rule files.
+    Rules {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Configuration files in Alertmanager's format.
+    Alertmanager {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Whether a server is alive (also for container health checks).
+    Healthy {
+        /// The server.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+    },
+    /// Whether a server answers queries.
+    Ready {
+        /// The server.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+    },
+}
+
+/// Checks and prints; the exit status is 1 when anything is wrong.
+pub fn run(check: Check) -> ExitCode {
+    let is_fine = match check {
+        Check::Config { files } => all(&files, check_config),
+        Check::Rules { files } => all(&files, check_rules),
+        Check::Alertmanager { files } => all(&files, check_alertmanager),
+        Check::Healthy { url } => told(ask(&url, "/-/healthy")),
+        Check::Ready { url } => told(ask(&url, "/-/ready")),
+    };
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn all(files: &[PathBuf], check: impl Fn(&dyn Disk, &Path) -> Result<String, Vec<ConfigError>>) -> bool {
+    let mut is_fine = true;
+    for file in files {
+        println!("Checking {}", file.display());
+        match check(&OsDisk, file) {
+            Ok(found) => println!("  SUCCESS: {found}\n"),
+            Err(errors) => {
+                is_fine = false;
+                eprintln!("  FAILED:");
+                for err in errors {
+                    eprintln!("  {err}");
+                }
+                eprintln!();
+            }
+        }
+    }
+    is_fine
+}
+
+fn check_config(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let config = Config::load(file, disk, &environment).map_err(|err| vec![err])?;
+    let missing = config.missing_files(disk);
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    for warning in config.warnings() {
+        println!("  WARNING: {warning}");
+    }
+    let groups = config.rule_groups(disk, ParserOptions::ALL)?;
+    let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+    let files = config.rule_files(disk).len();
+    let jobs = config.scrape_jobs().len();
+    Ok(format!("{jobs} scrape jobs, {files} rule files, {rules} rules found"))
+}
+
+fn check_rules(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>> {
+    let groups = crate::config::check_rule_file(disk, file)?;
+    let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+    Ok(format!("{rules} rules found"))
+}
+
+fn check_alertmanager(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>> {
+    let flags = alertmanager::Flags { external_url: "http://localhost".to_owned(), retention_ms: 0 };
+    let options = alertmanager::load(disk, file, &flags).map_err(|err| vec![err])?;
+    let (receivers, inhibitions) = (options.receivers.len(), options.inhibit_rules.len());
+    Ok(format!("{receivers} receivers, {inhibitions} inhibit rules found"))
+}
+
+fn told(result: anyhow::Result<String>) -> bool {
+    match result {
+        Ok(text) => println!("  SUCCESS: {}", text.trim()),
+        Err(ref err) => eprintln!("  FAILED: {err:#}"),
+    }
+    result.is_ok()
+}
+
+fn ask(server: &str, path: &str) -> anyhow::Result<String> {
+    let mut url = url::Url::parse(server).context("parse the server's URL")?;
+    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+    block_on(async move {
+        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT)
+            .context("set up HTTP")?;
+        let request = Request::get(url, HEALTH_TIMEOUT, 1 << 20);
+        let response = client.send(request).await.context("ask the server")?;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        if !response.status.is_success() {
+            bail!("{}: {}", response.status_text(), text.trim());
+        }
+        Ok(text)
+    })
+}
+
+/// Runs one future to its end, for commands that ask a server.
+pub(super) fn block_on<T>(
+    future: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().context("start the async runtime")?.block_on(future)
+}

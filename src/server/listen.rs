@@ -1,0 +1,126 @@
+//! Listening sockets with a cap on open connections.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::io;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::error;
+
+/// Pause after a failed accept (mostly: no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket.
+pub(super) struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    permits: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Binds to `host:port`; an empty host means every address.
+    pub(super) async fn bind(address: &str, connections_max: usize) -> anyhow::Result<Self> {
+        let full = if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
+        let named = || format!("listen on {address}");
+        let candidates: Vec<SocketAddr> = lookup_host(&full).await.with_context(named)?.collect();
+        let listener = TcpListener::bind(&candidates[..]).await.with_context(named)?;
+        let address = listener.local_addr().with_context(named)?;
+        Ok(Self { listener, address, permits: Arc::new(Semaphore::new(connections_max)) })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stopping` turns true and the running requests have ended.
+    pub(super) async fn serve(self, router: Router, mut stopping: watch::Receiver<bool>) {
+        let stop = async move {
+            // A dropped sender means the same.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        if let Err(err) = axum::serve(self, router).with_graceful_shutdown(stop).await {
+            error!(error = %err, "Serving ended.");
+        }
+    }
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    // Answers are written whole; waiting to fill a packet only delays them.
+                    let _ = stream.set_nodelay(true);
+                    return (Connection { stream, _permit: permit }, address);
+                }
+                Err(err) => {
+                    error!(error = %err, "Accepting a connection failed.");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// A connection that frees its place when it is dropped.
+pub(super) struct Connection {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(ctx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(ctx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        ctx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(ctx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(ctx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(ctx)
+    }
+}
