@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use crate::base::disk::{Disk, OsDisk};
+use crate::config::rules::parse_rules;
 use crate::config::{Config, ConfigError, alertmanager};
 use crate::http_client::{self, Client, Request};
 use crate::promql::parser::ParserOptions;
@@ -99,7 +100,10 @@ fn check_config(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>
 }
 
 fn check_rules(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>> {
-    let groups = crate::config::check_rule_file(disk, file)?;
+    // What a main file that says nothing gives to rule files.
+    let defaults = Config::parse(file, "", disk, &|_| None).map_err(|err| vec![err])?;
+    let text = crate::config::read(disk, file).map_err(|err| vec![err])?;
+    let groups = parse_rules(file, &text, &defaults.rule_defaults(ParserOptions::ALL))?;
     let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
     Ok(format!("{rules} rules found"))
 }
@@ -112,9 +116,9 @@ fn check_alertmanager(disk: &dyn Disk, file: &Path) -> Result<String, Vec<Config
 }
 
 fn told(result: anyhow::Result<String>) -> bool {
-    match result {
+    match &result {
         Ok(text) => println!("  SUCCESS: {}", text.trim()),
-        Err(ref err) => eprintln!("  FAILED: {err:#}"),
+        Err(err) => eprintln!("  FAILED: {err:#}"),
     }
     result.is_ok()
 }

@@ -20,6 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
 pub enum QueryCommand {
     /// Evaluate at one moment.
     Instant {
+        /// Whom to ask, and what.
         #[command(flatten)]
         target: Target,
         /// Moment (RFC 3339 or Unix seconds); now when it is left out.
@@ -28,6 +29,7 @@ pub enum QueryCommand {
     },
     /// Evaluate over a span of time.
     Range {
+        /// Whom to ask, and what.
         #[command(flatten)]
         target: Target,
         /// Begin (RFC 3339 or Unix seconds); five minutes before the end when it is left out.

@@ -29,7 +29,7 @@ pub const DEPTH_MAX: usize = 500;
 const ERRORS_MAX: usize = 100;
 
 /// Which experiments the syntax includes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParserOptions {
     /// `--enable-feature=promql-experimental-functions`
     pub experimental_functions: bool,

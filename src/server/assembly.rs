@@ -164,7 +164,7 @@ fn open_alerting(
     configuration: &Configuration,
 ) -> anyhow::Result<Option<Arc<alerting::Manager>>> {
     let Some(options) = configuration.alerting.clone() else { return Ok(None) };
-    let alerting_ground = alerting::Ground {
+    let alerting_ground = alerting::manager::Ground {
         disk: ground.disk.clone(),
         clock: ground.clock.clone(),
         rng: ground.rng.clone(),

@@ -9,6 +9,9 @@ use crate::base::metrics::{Family, Kind, Registry, Sample};
 /// Ticks per second of the times in `/proc/self/stat`: fixed at 100 for user space on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Bytes of a page of memory on the machines that we run on.
+const PAGE_BYTES: usize = 4096;
+
 /// Reports processor time, memory, open files and the start time with each reading.
 pub(super) fn register(registry: &Registry, disk: Arc<dyn Disk>, started_ms: i64) {
     registry.collect_from(move |families| {
@@ -50,7 +53,7 @@ struct Stat {
 
 fn read_stat(disk: &dyn Disk) -> Option<Stat> {
     let bytes = disk.read(Path::new("/proc/self/stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&bytes), rustix::param::page_size())
+    parse_stat(&String::from_utf8_lossy(&bytes), PAGE_BYTES)
 }
 
 /// Fields count from the state, which follows the name in parentheses; see proc(5).

@@ -42,7 +42,6 @@ pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: String,
     pub body: String,
 }
 
@@ -72,7 +71,7 @@ pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], bo
     if head.to_lowercase().contains("transfer-encoding: chunked") {
         body = unchunk(&body)?;
     }
-    Some(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
@@ -133,15 +132,6 @@ impl Process {
 
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Waits for its end; whether it ended well.
-    pub fn wait(&mut self) -> bool {
-        wait_for("the process to end", || self.0.try_wait().unwrap()).success()
     }
 }
 
