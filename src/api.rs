@@ -140,10 +140,7 @@ pub fn router(services: &Arc<Services>) -> Router {
 }
 
 /// The routes of the second listener, where Alertmanager's own clients look.
-pub fn alertmanager_router(
-    services: &Arc<Services>,
-    alerting: &Arc<alerting::Manager>,
-) -> Router {
+pub fn alertmanager_router(services: &Arc<Services>, alerting: &Arc<alerting::Manager>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(home::metrics))
         .with_state(Arc::clone(services))
@@ -159,10 +156,8 @@ fn labels_json(labels: &Labels) -> BTreeMap<&str, &str> {
 
 /// A moment as the APIs print it; the extremes of `i64` are cut to what a date can be.
 pub fn rfc3339(timestamp_ms: i64) -> String {
-    let clamped = timestamp_ms.clamp(
-        jiff::Timestamp::MIN.as_millisecond(),
-        jiff::Timestamp::MAX.as_millisecond(),
-    );
+    let clamped = timestamp_ms
+        .clamp(jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
     jiff::Timestamp::from_millisecond(clamped).map_or_else(|_| String::new(), |t| t.to_string())
 }
 

@@ -40,7 +40,12 @@ enum Command {
 }
 
 fn version_line() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("NARTHEX_REVISION"), ", compatible with Prometheus 3.14)")
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        " (revision ",
+        env!("NARTHEX_REVISION"),
+        ", compatible with Prometheus 3.14)"
+    )
 }
 
 /// Runs the program with these arguments (the first is its own name).

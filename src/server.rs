@@ -161,11 +161,16 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let ground =
         Ground { clock: Arc::new(OsClock::new()), disk: Arc::new(OsDisk), rng: Arc::new(OsRng) };
     logging::init(Arc::clone(&ground.clock), options.log_level, options.log_format);
-    info!(version = env!("CARGO_PKG_VERSION"), revision = env!("NARTHEX_REVISION"), "Starting Narthex.");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("NARTHEX_REVISION"),
+        "Starting Narthex."
+    );
     for name in &options.unknown_features {
         warn!(feature = %name, "Unknown feature is ignored.");
     }
-    let configuration = Configuration::load(&*ground.disk, &options).map_err(RunError::Configuration)?;
+    let configuration =
+        Configuration::load(&*ground.disk, &options).map_err(RunError::Configuration)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.enable_all().build().context("start the async runtime");
     let runtime = runtime.map_err(RunError::Failed)?;
@@ -175,7 +180,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
     result.map_err(RunError::Failed)
 }
 
-async fn serve(options: Options, ground: Ground, configuration: Configuration) -> anyhow::Result<()> {
+async fn serve(
+    options: Options,
+    ground: Ground,
+    configuration: Configuration,
+) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for address in &options.listen_addresses {
         listeners.push(Listener::bind(address, options.connections_max).await?);
@@ -255,7 +264,6 @@ async fn close(services: Arc<Services>) {
         error!("Closing the store panicked.");
     }
 }
-
 
 #[cfg(test)]
 mod tests {

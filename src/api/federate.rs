@@ -38,9 +38,13 @@ pub(super) async fn federate(
     }
 }
 
-fn newest_samples(services: &Services, sets: &[Vec<Matcher>]) -> Result<Vec<FederatedSample>, ApiError> {
+fn newest_samples(
+    services: &Services,
+    sets: &[Vec<Matcher>],
+) -> Result<Vec<FederatedSample>, ApiError> {
     let now_ms = services.clock.now_ms();
-    let range = TimeRange { min_ms: now_ms - services.options.lookback_delta_ms + 1, max_ms: now_ms };
+    let range =
+        TimeRange { min_ms: now_ms - services.options.lookback_delta_ms + 1, max_ms: now_ms };
     let external = services.loaded.load().external_labels.clone();
     let mut samples = Vec::new();
     for matchers in sets {

@@ -42,7 +42,8 @@ pub(super) async fn page(State(services): State<Arc<Services>>) -> Html<String> 
 }
 
 pub(super) async fn version() -> Response {
-    axum::Json(json!({ "version": COMPATIBLE_VERSION, "revision": env!("NARTHEX_REVISION") })).into_response()
+    axum::Json(json!({ "version": COMPATIBLE_VERSION, "revision": env!("NARTHEX_REVISION") }))
+        .into_response()
 }
 
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {

@@ -37,14 +37,23 @@ impl HttpMetrics {
         let handler: &'static [&'static str] = &["handler"];
         Self {
             clock,
-            requests: registry.counters(requests, "Counter of HTTP requests.", &["handler", "code"]),
+            requests: registry.counters(
+                requests,
+                "Counter of HTTP requests.",
+                &["handler", "code"],
+            ),
             durations: registry.histograms(
                 durations,
                 "Histogram of latencies for HTTP requests.",
                 DURATION_BOUNDS,
                 handler,
             ),
-            sizes: registry.histograms(sizes, "Histogram of response size for HTTP requests.", &bounds, handler),
+            sizes: registry.histograms(
+                sizes,
+                "Histogram of response size for HTTP requests.",
+                &bounds,
+                handler,
+            ),
         }
     }
 
@@ -102,9 +111,12 @@ fn add_cors_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>, allowe
     }
 }
 
-
 /// Answers 503 until the server is ready.
-pub(super) async fn gate(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+pub(super) async fn gate(
+    State(services): State<Arc<Services>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if services.control.ready.load(Ordering::Acquire) {
         return next.run(request).await;
     }

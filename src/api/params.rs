@@ -26,14 +26,16 @@ impl<S: Sync> FromRequest<S> for Params {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let query = request.uri().query().unwrap_or("").to_owned();
-        let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes().starts_with(b"application/x-www-form-urlencoded")
-        });
+        let is_form = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
         let mut params = Self::default();
         if is_form && request.method() != Method::GET {
             let body: Body = request.into_body();
             let read = to_bytes(body, FORM_BYTES_MAX).await;
-            let bytes = read.map_err(|_| ApiError::bad_data("error parsing form values: body too large"))?;
+            let bytes =
+                read.map_err(|_| ApiError::bad_data("error parsing form values: body too large"))?;
             params.add(&bytes);
         }
         params.add(query.as_bytes());
@@ -146,7 +148,10 @@ pub fn parse_time_ms(text: &str) -> Result<i64, String> {
 pub fn parse_duration_seconds(text: &str) -> Result<f64, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         if seconds.is_nan() || seconds.abs() > i64::MAX as f64 / 1e9 {
-            return Err(format!("cannot parse {} to a valid duration. It overflows int64", quote(text)));
+            return Err(format!(
+                "cannot parse {} to a valid duration. It overflows int64",
+                quote(text)
+            ));
         }
         return Ok(seconds);
     }
@@ -197,10 +202,14 @@ mod tests {
 
     #[test]
     fn parameters_merge_and_repeat() {
-        let params = Params::from_query("a=1&match%5B%5D=up&match%5B%5D=x%7By%3D%22z%22%7D&limit=-1");
+        let params =
+            Params::from_query("a=1&match%5B%5D=up&match%5B%5D=x%7By%3D%22z%22%7D&limit=-1");
         assert_eq!(params.get("a"), "1");
         assert_eq!(params.all("match[]").count(), 2);
-        assert_eq!(params.limit().unwrap_err().text, "invalid parameter \"limit\": limit must be non-negative");
+        assert_eq!(
+            params.limit().unwrap_err().text,
+            "invalid parameter \"limit\": limit must be non-negative"
+        );
     }
 
     #[test]

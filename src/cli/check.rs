@@ -63,7 +63,10 @@ pub fn run(check: Check) -> ExitCode {
     if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn all(files: &[PathBuf], check: impl Fn(&dyn Disk, &Path) -> Result<String, Vec<ConfigError>>) -> bool {
+fn all(
+    files: &[PathBuf],
+    check: impl Fn(&dyn Disk, &Path) -> Result<String, Vec<ConfigError>>,
+) -> bool {
     let mut is_fine = true;
     for file in files {
         println!("Checking {}", file.display());
@@ -109,7 +112,8 @@ fn check_rules(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>>
 }
 
 fn check_alertmanager(disk: &dyn Disk, file: &Path) -> Result<String, Vec<ConfigError>> {
-    let flags = alertmanager::Flags { external_url: "http://localhost".to_owned(), retention_ms: 0 };
+    let flags =
+        alertmanager::Flags { external_url: "http://localhost".to_owned(), retention_ms: 0 };
     let options = alertmanager::load(disk, file, &flags).map_err(|err| vec![err])?;
     let (receivers, inhibitions) = (options.receivers.len(), options.inhibit_rules.len());
     Ok(format!("{receivers} receivers, {inhibitions} inhibit rules found"))
@@ -140,9 +144,7 @@ fn ask(server: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// Runs one future to its end, for commands that ask a server.
-pub(super) fn block_on<T>(
-    future: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().context("start the async runtime")?.block_on(future)
 }

@@ -188,8 +188,10 @@ struct AcceptedFlags {
 impl ServeFlags {
     /// Checks what single flags cannot, and hands everything to the server.
     pub fn into_options(self, flags: BTreeMap<String, String>) -> anyhow::Result<Options> {
-        let cors_origin = AnchoredRegex::new(&self.cors_origin).context("parse --web.cors.origin")?;
-        let (external_url, path) = external_url(self.external_url.as_deref(), &self.listen_addresses)?;
+        let cors_origin =
+            AnchoredRegex::new(&self.cors_origin).context("parse --web.cors.origin")?;
+        let (external_url, path) =
+            external_url(self.external_url.as_deref(), &self.listen_addresses)?;
         let route_prefix = self.route_prefix.unwrap_or(path);
         if self.query_max_concurrency == 0 {
             bail!("--query.max-concurrency must be at least 1");
@@ -269,7 +271,8 @@ pub fn without_negations(arguments: Vec<OsString>) -> Vec<OsString> {
             Some(name) => kept.retain(|earlier| *earlier != *format!("--{name}")),
             None => {
                 // Kingpin lets a switch be said twice; clap does not.
-                let again = text.strip_prefix("--").is_some_and(is_switch) && kept.contains(&argument);
+                let again =
+                    text.strip_prefix("--").is_some_and(is_switch) && kept.contains(&argument);
                 if !again {
                     kept.push(argument);
                 }

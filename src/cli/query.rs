@@ -81,7 +81,10 @@ pub fn run(command: QueryCommand) -> anyhow::Result<()> {
     parameters.push(("query", Some(target.expr.clone())));
     let answer = ask(&target.server, path, &parameters)?;
     if answer["status"] != "success" {
-        bail!("query error: {}", answer["error"].as_str().unwrap_or("the answer is no Prometheus API answer"));
+        bail!(
+            "query error: {}",
+            answer["error"].as_str().unwrap_or("the answer is no Prometheus API answer")
+        );
     }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         eprintln!("warning: {}", warning.as_str().unwrap_or_default());
@@ -105,7 +108,8 @@ fn ask(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyho
         }
     }
     let body = super::check::block_on(async move {
-        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT).context("set up HTTP")?;
+        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT)
+            .context("set up HTTP")?;
         let body = form.finish().into_bytes().into();
         let mut request = Request::post(url, body, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");

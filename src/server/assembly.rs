@@ -190,7 +190,8 @@ impl Assembly {
         let out_of_order_window_ms = Arc::new(AtomicI64::new(0));
         let evaluation_interval_ms = Arc::new(AtomicI64::new(0));
         set_intervals(&configuration, &out_of_order_window_ms, &evaluation_interval_ms);
-        let store = open_store(options, &ground, &registry, &configuration, &out_of_order_window_ms)?;
+        let store =
+            open_store(options, &ground, &registry, &configuration, &out_of_order_window_ms)?;
         let alerting = open_alerting(&options.storage_path, &ground, &registry, &configuration)?;
 
         let engine = || {
@@ -207,9 +208,8 @@ impl Assembly {
         )
         .context("set up clients of Alertmanagers")?;
         let preparation = Arc::new(ArcSwap::from_pointee(preparation(&configuration)));
-        let sinks =
-            Sinks::new(notifier.clone(), alerting.as_ref(), preparation.clone(), &registry)
-                .context("start the thread that hands alerts over")?;
+        let sinks = Sinks::new(notifier.clone(), alerting.as_ref(), preparation.clone(), &registry)
+            .context("start the thread that hands alerts over")?;
         let stores = rules::Stores {
             engine: engine(),
             select: store.clone(),
@@ -219,8 +219,7 @@ impl Assembly {
         let rules_options = rules_options(options, &configuration);
         let rules = rules::Manager::new(stores, clock.clone(), &registry, rules_options);
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let scrape_options =
-            scrape::ManagerOptions { user_agent: USER_AGENT.to_owned(), hostname };
+        let scrape_options = scrape::ManagerOptions { user_agent: USER_AGENT.to_owned(), hostname };
         let scrape = scrape::Manager::new(store.clone(), clock.clone(), &registry, scrape_options);
         let discovery = |name| Arc::new(discovery::Manager::new(name, clock.clone(), &registry));
         let (scrape_discovery, alertmanager_discovery) = (discovery("scrape"), discovery("notify"));
@@ -262,7 +261,8 @@ impl Assembly {
         let scrape = services.scrape.clone();
         let targets = self.scrape_discovery.targets();
         tasks.push(tokio::spawn(async move { scrape.run(targets).await }));
-        let (notifier, mut targets) = (services.notifier.clone(), self.alertmanager_discovery.targets());
+        let (notifier, mut targets) =
+            (services.notifier.clone(), self.alertmanager_discovery.targets());
         let mut stopped = stopping.clone();
         tasks.push(tokio::spawn(async move {
             loop {

@@ -1,11 +1,11 @@
 //! Listening sockets with a cap on open connections.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::io;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -27,7 +27,8 @@ pub(super) struct Listener {
 impl Listener {
     /// Binds to `host:port`; an empty host means every address.
     pub(super) async fn bind(address: &str, connections_max: usize) -> anyhow::Result<Self> {
-        let full = if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
+        let full =
+            if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
         let named = || format!("listen on {address}");
         let candidates: Vec<SocketAddr> = lookup_host(&full).await.with_context(named)?.collect();
         let listener = TcpListener::bind(&candidates[..]).await.with_context(named)?;

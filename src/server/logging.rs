@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn lines_are_logfmt_or_json() {
-        let pairs = || [("level", "INFO".to_owned()), ("msg", "Said \"hi\".".to_owned())].into_iter();
+        let pairs =
+            || [("level", "INFO".to_owned()), ("msg", "Said \"hi\".".to_owned())].into_iter();
         assert_eq!(render(pairs(), LogFormat::Logfmt), r#"level=INFO msg="Said \"hi\".""#);
         assert_eq!(render(pairs(), LogFormat::Json), r#"{"level":"INFO","msg":"Said \"hi\"."}"#);
     }

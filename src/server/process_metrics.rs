@@ -76,7 +76,10 @@ mod tests {
     fn stat_is_read_behind_any_name() {
         let text = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 19 4096 3 22";
         let stat = parse_stat(text, 4096).unwrap();
-        assert_eq!((stat.cpu_seconds, stat.virtual_bytes, stat.resident_bytes), (2.0, 4096.0, 12288.0));
+        assert_eq!(
+            (stat.cpu_seconds, stat.virtual_bytes, stat.resident_bytes),
+            (2.0, 4096.0, 12288.0)
+        );
         assert!(parse_stat("", 4096).is_none());
     }
 }

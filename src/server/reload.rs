@@ -6,12 +6,12 @@ use anyhow::{Context, bail};
 use tracing::warn;
 
 use super::Options;
+use crate::alerting;
 use crate::base::disk::Disk;
 use crate::config::{Config, NotifierLimits, alertmanager};
 use crate::model::duration;
 use crate::rules::{GroupOptions, notifier};
 use crate::scrape::JobOptions;
-use crate::alerting;
 
 /// How long ended silences and the notification log of the built-in Alertmanager are kept;
 /// Alertmanager's default of `--data.retention`.

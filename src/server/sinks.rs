@@ -55,7 +55,9 @@ impl Sinks {
         );
         let manager = Arc::clone(alerting);
         // Ends when the sender is dropped with the rules.
-        std::thread::Builder::new().name("alerts".to_owned()).spawn(move || feed(&manager, &batches))?;
+        std::thread::Builder::new()
+            .name("alerts".to_owned())
+            .spawn(move || feed(&manager, &batches))?;
         Ok(Self { notifier, built_in: Some(BuiltIn { queue, preparation, dropped }) })
     }
 }

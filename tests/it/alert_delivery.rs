@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::process::{
-    HttpReceiver, Server, SeriesToWrite, get, now_ms, post_json, remote_write, request, wait_for,
+    HttpReceiver, SeriesToWrite, Server, get, now_ms, post_json, remote_write, request, wait_for,
 };
 
 const CONFIG: &str = "
@@ -89,9 +89,8 @@ impl Scene {
     }
 
     fn silence_all(&self) -> String {
-        let minutes = |n: i64| {
-            jiff::Timestamp::from_millisecond(now_ms() + n * 60_000).unwrap().to_string()
-        };
+        let minutes =
+            |n: i64| jiff::Timestamp::from_millisecond(now_ms() + n * 60_000).unwrap().to_string();
         let silence = json!({
             "matchers": [{ "name": "alertname", "value": "DiskFull", "isRegex": false, "isEqual": true }],
             "startsAt": minutes(0), "endsAt": minutes(10),

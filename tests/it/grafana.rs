@@ -1,6 +1,6 @@
 //! The calls that Grafana's Prometheus data source makes, answered as it needs them.
 
-use crate::process::{Server, SeriesToWrite, get, now_ms, post_form, remote_write};
+use crate::process::{SeriesToWrite, Server, get, now_ms, post_form, remote_write};
 
 fn server(folder: &std::path::Path) -> Server {
     let server = Server::start(folder, "global: {}\n", &["--web.enable-remote-write-receiver"]);
@@ -35,7 +35,12 @@ fn save_and_test_explore_and_dashboards_work() {
     assert!(build["data"]["features"].is_null(), "else Grafana takes us for Mimir");
 
     // Queries by POST form, with float step.
-    let form = [("query", "sum(rate(requests_total[1m]))"), ("start", &start), ("end", &end), ("step", "15.0")];
+    let form = [
+        ("query", "sum(rate(requests_total[1m]))"),
+        ("start", &start),
+        ("end", &end),
+        ("step", "15.0"),
+    ];
     let answer = post_form(port, "/api/v1/query_range", &form);
     let data = &answer.json()["data"];
     assert_eq!(data["resultType"], "matrix");
@@ -44,13 +49,15 @@ fn save_and_test_explore_and_dashboards_work() {
     assert_eq!((answer.status, answer.json()["errorType"].as_str()), (400, Some("bad_data")));
 
     // Exemplar probe: times in milliseconds, taken for seconds, must not be refused.
-    let path = format!("/api/v1/query_exemplars?query=test&start={}&end={}", now_ms() - 1000, now_ms());
+    let path =
+        format!("/api/v1/query_exemplars?query=test&start={}&end={}", now_ms() - 1000, now_ms());
     assert_eq!(get(port, &path).json()["status"], "success");
 
     // Editor: names, values (also of escaped names), series, metadata, with limits.
     let path = format!("/api/v1/label/__name__/values?limit=40000&start={start}&end={end}");
     assert_eq!(get(port, &path).json()["data"], serde_json::json!(["requests_total"]));
-    let form = [("match[]", "requests_total"), ("start", &start), ("end", &end), ("limit", "40000")];
+    let form =
+        [("match[]", "requests_total"), ("start", &start), ("end", &end), ("limit", "40000")];
     let names = post_form(port, "/api/v1/labels", &form).json();
     assert_eq!(names["data"], serde_json::json!(["__name__", "http.status", "job"]));
     let values = get(port, "/api/v1/label/U__http_2e_status/values").json();
@@ -59,7 +66,9 @@ fn save_and_test_explore_and_dashboards_work() {
     let cut = get(port, path).json();
     assert_eq!(cut["data"], serde_json::json!(["a", "b"]));
     assert_eq!(cut["warnings"][0], "results truncated due to limit");
-    let path = format!("/api/v1/series?match[]=%7B__name__!%3D%22%22%7D&limit=40000&start={start}&end={end}");
+    let path = format!(
+        "/api/v1/series?match[]=%7B__name__!%3D%22%22%7D&limit=40000&start={start}&end={end}"
+    );
     assert_eq!(get(port, &path).json()["data"].as_array().unwrap().len(), 3);
     assert_eq!(get(port, "/api/v1/metadata?limit=40000").json()["status"], "success");
     assert_eq!(get(port, "/api/v1/rules").json()["data"]["groups"], serde_json::json!([]));

@@ -37,7 +37,8 @@ const QUERIES: [&str; 20] = [
 
 /// Where the program is, or `None` (with a message) when it may be missing.
 fn peer(program: &str) -> Option<&str> {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_ok() {
         return Some(program);
     }
@@ -96,11 +97,13 @@ fn start_prometheus(folder: &Path, exporter: u16, narthex: u16) -> (Process, u16
 
 /// Series of a range answer by labels, values as numbers.
 fn matrix(port: u16, query: &str, start: i64, end: i64) -> Vec<(String, Vec<(f64, f64)>)> {
-    let path = format!("/api/v1/query_range?query={}&start={start}&end={end}&step=1", encoded(query));
+    let path =
+        format!("/api/v1/query_range?query={}&start={start}&end={end}&step=1", encoded(query));
     let answer = get(port, &path);
     assert_eq!(answer.status, 200, "{query}: {}", answer.body);
     let answer = answer.json();
-    let point = |pair: &Value| (pair[0].as_f64().unwrap(), pair[1].as_str().unwrap().parse().unwrap());
+    let point =
+        |pair: &Value| (pair[0].as_f64().unwrap(), pair[1].as_str().unwrap().parse().unwrap());
     let series = answer["data"]["result"].as_array().unwrap().iter().map(|series| {
         let points = series["values"].as_array().unwrap().iter().map(point).collect();
         (series["metric"].to_string(), points)
@@ -122,7 +125,8 @@ fn interop_remote_write_from_prometheus_answers_the_same() {
     // Our own scrapes go under another job, so that they do not mix with what is written to us.
     let config = scrape_config(exporter_port).replace("job_name: node", "job_name: own");
     let server = Server::start(folder.path(), &config, &["--web.enable-remote-write-receiver"]);
-    let (_prometheus, prometheus_port) = start_prometheus(folder.path(), exporter_port, server.port);
+    let (_prometheus, prometheus_port) =
+        start_prometheus(folder.path(), exporter_port, server.port);
 
     let begun = now_ms() / 1000;
     let newest = |port: u16| {
@@ -153,10 +157,21 @@ fn interop_remote_write_from_prometheus_answers_the_same() {
     // Our own scrape sees the exporter too.
     let own = matrix(server.port, "up{job=\"own\"}", end, end);
     assert_eq!(own[0].1[0].1, 1.0);
-    let count = |job: &str| matrix(server.port, &format!("count({{job=\"{job}\",__name__=~\"node_.+\"}})"), end, end);
-    assert_eq!(count("own")[0].1, count("node")[0].1, "as many series by scrape as by remote write");
+    let count = |job: &str| {
+        matrix(server.port, &format!("count({{job=\"{job}\",__name__=~\"node_.+\"}})"), end, end)
+    };
+    assert_eq!(
+        count("own")[0].1,
+        count("node")[0].1,
+        "as many series by scrape as by remote write"
+    );
     let output = Command::new("promtool")
-        .args(["query", "instant", &format!("http://127.0.0.1:{}", server.port), "count(up{job=\"node\"})"])
+        .args([
+            "query",
+            "instant",
+            &format!("http://127.0.0.1:{}", server.port),
+            "count(up{job=\"node\"})",
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -219,7 +234,8 @@ fn interop_amtool_works_against_both_addresses() {
         run(&["alert", "add", &alert, "disk=sda", "--annotation=summary=full"]);
         assert!(run(&["alert", "query"]).contains(&alert));
         let matcher = format!("alertname={alert}");
-        let id = run(&["silence", "add", &matcher, "--comment=test", "--author=me", "--duration=1h"]);
+        let id =
+            run(&["silence", "add", &matcher, "--comment=test", "--author=me", "--duration=1h"]);
         let id = id.trim();
         assert_eq!(id.len(), 36, "{id}");
         assert!(run(&["silence", "query"]).contains(id));

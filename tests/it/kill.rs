@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use narthex::base::rng::{Rng, SimRng};
 
-use crate::process::{Server, SeriesToWrite, instant, now_ms, remote_write};
+use crate::process::{SeriesToWrite, Server, instant, now_ms, remote_write};
 
 const ROUNDS: usize = 50;
 /// Writers that send at the same time, each its own series.
@@ -66,7 +66,8 @@ fn assert_all_there(server: &Server, start_ms: i64, acknowledged: &[AtomicI64]) 
 #[test]
 fn acknowledged_samples_survive_fifty_kills() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path(), "global: {}\n", &["--web.enable-remote-write-receiver"]);
+    let mut server =
+        Server::start(folder.path(), "global: {}\n", &["--web.enable-remote-write-receiver"]);
     let rng = SimRng::new(now_ms() as u64);
     let start_ms = now_ms() / 1000 * 1000 - 3_600_000;
     let acknowledged: Vec<AtomicI64> = (0..WRITERS).map(|_| AtomicI64::new(0)).collect();

@@ -52,10 +52,17 @@ impl Answer {
 }
 
 /// One request on its own connection; `None` when nobody answers.
-pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+pub fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
@@ -162,7 +169,8 @@ impl Server {
     }
 
     fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Process {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         Process::spawn(
             Command::new(env!("CARGO_BIN_EXE_narthex"))
                 .arg(format!("--config.file={}", folder.join("narthex.yml").display()))
@@ -315,8 +323,16 @@ pub struct SeriesToWrite<'a> {
 /// Sends by remote write; `None` when the server did not answer.
 pub fn remote_write(port: u16, series: &[SeriesToWrite<'_>]) -> Option<Answer> {
     let series = series.iter().map(|one| TimeSeries {
-        labels: one.labels.iter().map(|(name, value)| Label { name: (*name).to_owned(), value: value.clone() }).collect(),
-        samples: one.samples.iter().map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value }).collect(),
+        labels: one
+            .labels
+            .iter()
+            .map(|(name, value)| Label { name: (*name).to_owned(), value: value.clone() })
+            .collect(),
+        samples: one
+            .samples
+            .iter()
+            .map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value })
+            .collect(),
     });
     let body = WriteRequest { series: series.collect() }.encode_to_vec();
     let compressed = snap::raw::Encoder::new().compress_vec(&body).unwrap();

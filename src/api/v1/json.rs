@@ -114,7 +114,11 @@ mod tests {
     #[test]
     fn results_look_like_prometheus() {
         let labels = Labels::from_pairs([("__name__", "up"), ("path", "a\"\\\n")]);
-        let vector = Value::Vector(vec![VectorSample { labels: labels.clone(), timestamp_ms: 1500, value: 1e21 }]);
+        let vector = Value::Vector(vec![VectorSample {
+            labels: labels.clone(),
+            timestamp_ms: 1500,
+            value: 1e21,
+        }]);
         assert_eq!(
             query_data(&vector, None),
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","path":"a\"\\\n"},"value":[1.5,"1e+21"]}]}"#

@@ -58,8 +58,7 @@ impl Request {
         let _guard = CancelOnDrop(cancel.clone());
         blocking(move || {
             let (text, timeout) = (self.text.as_str(), self.timeout);
-            let query =
-                Query { text, lookback_delta_ms: self.lookback_delta_ms, timeout, cancel };
+            let query = Query { text, lookback_delta_ms: self.lookback_delta_ms, timeout, cancel };
             let mut output = evaluate(&services, &query)?;
             if truncate(&mut output.value, self.limit) {
                 output.warnings.push("results truncated due to limit".to_owned());

@@ -185,7 +185,8 @@ pub(super) async fn alerts(State(services): State<Arc<Services>>) -> ApiResult {
 
 pub(super) async fn alertmanagers(State(services): State<Arc<Services>>) -> ApiResult {
     let status = services.notifier.alertmanagers();
-    let list = |urls: &[String]| -> Vec<Value> { urls.iter().map(|url| json!({ "url": url })).collect() };
+    let list =
+        |urls: &[String]| -> Vec<Value> { urls.iter().map(|url| json!({ "url": url })).collect() };
     Ok(Success::of(&json!({
         "activeAlertmanagers": list(&status.active),
         "droppedAlertmanagers": list(&status.dropped),

@@ -84,8 +84,7 @@ pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Para
     let mut found = Vec::new();
     for entry in services.scrape.metadata() {
         let labels = &entry.target_labels;
-        let target_matches =
-            matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+        let target_matches = matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
         if !target_matches || (!metric.is_empty() && entry.metric != metric) {
             continue;
         }

@@ -19,7 +19,8 @@ pub(super) async fn write(
     body: Bytes,
 ) -> Response {
     if !services.options.enable_remote_write_receiver {
-        let hint = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
+        let hint =
+            "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
         return text(StatusCode::NOT_FOUND, hint);
     }
     if let Err(reason) = check_headers(&headers) {
@@ -43,7 +44,8 @@ pub(super) async fn write(
     match written.histogram_count {
         0 => StatusCode::NO_CONTENT.into_response(),
         count => {
-            let reason = format!("{count} native histograms were not stored: only floats are supported");
+            let reason =
+                format!("{count} native histograms were not stored: only floats are supported");
             text(StatusCode::BAD_REQUEST, reason)
         }
     }
@@ -74,14 +76,20 @@ fn check_headers(headers: &HeaderMap) -> Result<(), String> {
     let mut parts = content_type.split(';').map(str::trim);
     let media = parts.next().unwrap_or("");
     if !media.is_empty() && media != "application/x-protobuf" {
-        return Err(format!("expected application/x-protobuf as the first (media) part, got {content_type} content-type"));
+        return Err(format!(
+            "expected application/x-protobuf as the first (media) part, got {content_type} content-type"
+        ));
     }
     let message = parts.find_map(|part| part.strip_prefix("proto="));
     if let Some(message) = message.filter(|message| *message != "prometheus.WriteRequest") {
-        return Err(format!("{message} protobuf message is not accepted by this server; only accepts prometheus.WriteRequest"));
+        return Err(format!(
+            "{message} protobuf message is not accepted by this server; only accepts prometheus.WriteRequest"
+        ));
     }
     if !encoding.is_empty() && encoding != "snappy" {
-        return Err(format!("{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"));
+        return Err(format!(
+            "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
+        ));
     }
     Ok(())
 }
