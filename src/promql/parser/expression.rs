@@ -11,15 +11,19 @@ use crate::promql::ast::{
 use crate::promql::functions;
 use crate::promql::lexer::token::{Keyword, Preprocessor, Token, TokenKind};
 
-/// An expression and the levels of its tree.
+/// An expression and the levels of its tree. Boxed, for it lies on the stack once per level.
 pub(super) struct Node {
-    pub(super) expr: Expr,
+    pub(super) expr: Box<Expr>,
     pub(super) height: usize,
 }
 
 impl Node {
+    fn new(span: Span, kind: ExprKind, height: usize) -> Self {
+        Self { expr: Box::new(Expr { span, kind }), height }
+    }
+
     pub(super) fn leaf(span: Span, kind: ExprKind) -> Self {
-        Self { expr: Expr { span, kind }, height: 1 }
+        Self::new(span, kind, 1)
     }
 
     /// Stands in for what has been refused.
@@ -94,7 +98,7 @@ impl Parser<'_> {
         }
         let node = self.expression(LOOSEST)?;
         self.expect(TokenKind::EndOfInput)?;
-        Ok(node.expr)
+        Ok(*node.expr)
     }
 
     fn expression(&mut self, precedence_min: u8) -> Parsed<Node> {
@@ -102,27 +106,33 @@ impl Parser<'_> {
         loop {
             let token = self.peek()?;
             let TokenKind::Operator(op) = token.kind else { return Ok(lhs) };
-            let level = precedence(op);
-            if level < precedence_min {
+            if precedence(op) < precedence_min {
                 return Ok(lhs);
             }
             self.advance()?;
-            let (return_bool, matching) = self.binary_modifiers()?;
-            let rhs_min = if op == BinaryOp::Pow { level } else { level + 1 };
-            let rhs = self.nested(|parser| parser.expression(rhs_min))?;
-            let height = lhs.height.max(rhs.height) + 1;
-            self.check_height(height, token.span)?;
-            let span = Span { start: lhs.expr.span.start, end: rhs.expr.span.end };
-            if !self.options.binop_fill_modifiers
-                && (matching.fill_left.is_some() || matching.fill_right.is_some())
-            {
-                self.error(span, "binop fill modifiers are experimental and not enabled");
-            }
-            let (lhs_expr, rhs_expr) = (Box::new(lhs.expr), Box::new(rhs.expr));
-            let matching = Some(matching);
-            let binary = Binary { op, lhs: lhs_expr, rhs: rhs_expr, return_bool, matching };
-            lhs = Node { expr: Expr { span, kind: ExprKind::Binary(binary) }, height };
+            lhs = self.binary(op, token.span, lhs)?;
         }
+    }
+
+    /// The rest of a binary expression. Apart from `expression`, whose stack frame lies on every
+    /// level of a query.
+    #[inline(never)]
+    fn binary(&mut self, op: BinaryOp, op_span: Span, lhs: Node) -> Parsed<Node> {
+        let (return_bool, matching) = self.binary_modifiers()?;
+        let level = precedence(op);
+        let rhs_min = if op == BinaryOp::Pow { level } else { level + 1 };
+        let rhs = self.nested(|parser| parser.expression(rhs_min))?;
+        let height = lhs.height.max(rhs.height) + 1;
+        self.check_height(height, op_span)?;
+        let span = Span { start: lhs.expr.span.start, end: rhs.expr.span.end };
+        if !self.options.binop_fill_modifiers
+            && (matching.fill_left.is_some() || matching.fill_right.is_some())
+        {
+            self.error(span, "binop fill modifiers are experimental and not enabled");
+        }
+        let (lhs, rhs, matching) = (lhs.expr, rhs.expr, Some(matching));
+        let binary = Binary { op, lhs, rhs, return_bool, matching };
+        Ok(Node::new(span, ExprKind::Binary(binary), height))
     }
 
     /// `bool`, `on(…)`, `group_left(…)`, `fill(…)` after an operator.
@@ -228,8 +238,8 @@ impl Parser<'_> {
             return Ok(Node::leaf(span, ExprKind::Number { value, is_duration }));
         }
         self.check_height(height + 1, span)?;
-        let kind = ExprKind::Unary { op, expr: Box::new(expr) };
-        Ok(Node { expr: Expr { span, kind }, height: height + 1 })
+        let kind = ExprKind::Unary { op, expr };
+        Ok(Node::new(span, kind, height + 1))
     }
 
     fn operand(&mut self) -> Parsed<Node> {
@@ -257,8 +267,8 @@ impl Parser<'_> {
         let close = self.expect(TokenKind::RightParen)?;
         let span = Span { start: open.span.start, end: close.span.end };
         self.check_height(height + 1, span)?;
-        let kind = ExprKind::Paren(Box::new(expr));
-        Ok(Node { expr: Expr { span, kind }, height: height + 1 })
+        let kind = ExprKind::Paren(expr);
+        Ok(Node::new(span, kind, height + 1))
     }
 
     fn call_or_metric(&mut self, name: Token) -> Parsed<Node> {
@@ -266,7 +276,12 @@ impl Parser<'_> {
             return self.selector_of_name(name);
         }
         let (args, height, end) = self.arguments()?;
-        let span = Span { start: name.span.start, end };
+        self.call_of(name, args, Span { start: name.span.start, end }, height)
+    }
+
+    /// Apart from the function that recurses, to keep its stack frame small.
+    #[inline(never)]
+    fn call_of(&mut self, name: Token, args: Vec<Expr>, span: Span, height: usize) -> Parsed<Node> {
         let text = self.text(name);
         let Some(function) = functions::lookup(text) else {
             self.error(name.span, format!("unknown function with name {}", quote(text)));
@@ -276,8 +291,7 @@ impl Parser<'_> {
             self.error(name.span, format!("function {} is not enabled", quote(text)));
         }
         self.check_height(height, span)?;
-        let kind = ExprKind::Call { function, args };
-        Ok(Node { expr: Expr { span, kind }, height })
+        Ok(Node::new(span, ExprKind::Call { function, args }, height))
     }
 
     /// Arguments in parentheses, the levels of a tree above them, and where they end.
@@ -290,7 +304,7 @@ impl Parser<'_> {
         loop {
             let arg = self.nested(|parser| parser.expression(LOOSEST))?;
             height = height.max(arg.height + 1);
-            args.push(arg.expr);
+            args.push(*arg.expr);
             let mut more = false;
             while let Some(comma) = self.accept(TokenKind::Comma)? {
                 more = starts_expression(self.peek()?.kind);
@@ -317,38 +331,47 @@ impl Parser<'_> {
 
     fn aggregate(&mut self, op: AggregateOp, token: Token) -> Parsed<Node> {
         let before = self.grouping()?;
-        let (mut args, height, end) = self.arguments()?;
-        let (grouping, end) = match before {
-            Some((grouping, _)) => (grouping, end),
-            None => self
-                .grouping()?
-                .unwrap_or_else(|| (Grouping { without: false, labels: Vec::new() }, end)),
-        };
+        let (args, height, end) = self.arguments()?;
+        let after = if before.is_none() { self.grouping()? } else { None };
+        let end = after.as_ref().map_or(end, |(_, end)| *end);
+        let grouping = before.or(after).map_or_else(
+            || Grouping { without: false, labels: Vec::new() },
+            |(grouping, _)| grouping,
+        );
         let span = Span { start: token.span.start, end };
-        if args.is_empty() {
-            self.error(span, "no arguments for aggregate expression provided");
-            return Ok(Node::nothing(span));
-        }
-        if op.is_experimental() && !self.options.experimental_functions {
-            let name = op.as_str();
-            self.error(
-                span,
-                format!("{name}() is experimental and must be enabled with --enable-feature=promql-experimental-functions"),
-            );
-            return Ok(Node::nothing(span));
-        }
+        self.aggregate_of(op, args, grouping, span, height)
+    }
+
+    /// Apart from the function that recurses, to keep its stack frame small.
+    #[inline(never)]
+    fn aggregate_of(
+        &mut self,
+        op: AggregateOp,
+        mut args: Vec<Expr>,
+        grouping: Grouping,
+        span: Span,
+        height: usize,
+    ) -> Parsed<Node> {
         let (wanted, got) = (1 + usize::from(op.param_type().is_some()), args.len());
-        let (Some(expr), true) = (args.pop(), got == wanted) else {
-            self.error(
-                span,
-                format!("wrong number of arguments for aggregate expression provided, expected {wanted}, got {got}"),
-            );
-            return Ok(Node::nothing(span));
+        let message = if got == 0 {
+            "no arguments for aggregate expression provided".to_owned()
+        } else if op.is_experimental() && !self.options.experimental_functions {
+            let name = op.as_str();
+            format!(
+                "{name}() is experimental and must be enabled with --enable-feature=promql-experimental-functions"
+            )
+        } else if let (true, Some(expr)) = (got == wanted, args.pop()) {
+            self.check_height(height, span)?;
+            let (expr, param) = (Box::new(expr), args.pop().map(Box::new));
+            let kind = ExprKind::Aggregate(Aggregate { op, expr, param, grouping });
+            return Ok(Node::new(span, kind, height));
+        } else {
+            format!(
+                "wrong number of arguments for aggregate expression provided, expected {wanted}, got {got}"
+            )
         };
-        self.check_height(height, span)?;
-        let (expr, param) = (Box::new(expr), args.pop().map(Box::new));
-        let kind = ExprKind::Aggregate(Aggregate { op, expr, param, grouping });
-        Ok(Node { expr: Expr { span, kind }, height })
+        self.error(span, message);
+        Ok(Node::nothing(span))
     }
 
     /// `by (…)` or `without (…)`, if it comes next, and where it ends.
@@ -399,10 +422,10 @@ impl Parser<'_> {
             let brackets = Span { start: open.span.start, end: close.span.end };
             self.check_range_operand(&node.expr, brackets);
             self.check_height(height, brackets)?;
-            let (selector, range) = (Box::new(node.expr), range.expr);
+            let (selector, range) = (node.expr, range.expr);
             let kind = ExprKind::MatrixSelector { selector, range };
             let span = Span { start, end: close.span.end };
-            return Ok(Node { expr: Expr { span, kind }, height });
+            return Ok(Node::new(span, kind, height));
         }
         self.expect_or(TokenKind::Colon, Recovery::AFTER_RANGE)?;
         let (step, height, close) = match self.accept(TokenKind::RightBracket)? {
@@ -415,9 +438,9 @@ impl Parser<'_> {
         };
         let span = Span { start, end: close.span.end };
         self.check_height(height, span)?;
-        let (expr, time) = (Box::new(node.expr), TimeModifiers::default());
+        let (expr, time) = (node.expr, TimeModifiers::default());
         let kind = ExprKind::Subquery(Subquery { expr, range: range.expr, step, time });
-        Ok(Node { expr: Expr { span, kind }, height })
+        Ok(Node::new(span, kind, height))
     }
 
     fn check_range_operand(&mut self, operand: &Expr, brackets: Span) {

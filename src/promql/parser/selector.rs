@@ -51,7 +51,7 @@ impl Parser<'_> {
             _ => return self.unexpected(),
         };
         self.expect(TokenKind::EndOfInput)?;
-        Ok(node.expr)
+        Ok(*node.expr)
     }
 
     /// `name` or `name{…}`

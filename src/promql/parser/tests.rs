@@ -433,9 +433,9 @@ fn nodes_know_their_place() {
     assert_eq!(params, ["topk(scalar(a), b)", "b", "scalar(a)", "a"]);
 }
 
-/// Runs on a thread with the stack of a test or of a tokio worker.
+/// Runs on half the stack of a worker thread: whoever parses has used some of it.
 fn on_small_stack(run: impl FnOnce() + Send + 'static) {
-    const STACK_BYTES: usize = 2 << 20;
+    const STACK_BYTES: usize = 1 << 20;
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
 }
 
