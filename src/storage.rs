@@ -13,6 +13,8 @@ pub mod options;
 mod query;
 mod recovery;
 mod registry;
+mod retention;
+mod seal;
 pub mod segment;
 pub mod select;
 pub mod stats;
@@ -74,6 +76,7 @@ impl Storage {
     ) -> Result<Arc<Self>, OpenError> {
         let store = recovery::open(disk, clock, rng, metrics::Metrics::new(metrics), options)?;
         let store = Arc::new(store);
+        metrics::collect(metrics, &store);
         Ok(Arc::new(Self { store, threads: Mutex::default() }))
     }
 
@@ -91,11 +94,13 @@ impl Storage {
                 }
             }));
         }
+        threads.push(spawn("storage-background", Store::run_background));
     }
 
     /// Closes the open log file and seals all closed ones. Blocks until that is durable.
     pub fn seal_now(&self) -> Result<(), SealError> {
-        Ok(())
+        self.store.close_log()?;
+        self.store.seal_closed()
     }
 
     /// Figures about the head; lists are cut to the `limit` largest entries.

@@ -1,6 +1,10 @@
 //! Self-metrics of the store, under Prometheus' names.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::append::Appended;
+use super::store::Store;
 use crate::base::metrics::{Distribution, Family, Kind, Number, Registry, Sample};
 
 /// Handles of what is counted as it happens. Gauges are read when somebody asks.
@@ -118,12 +122,51 @@ impl Metrics {
     }
 }
 
-/// A gauge that is read at the moment it is asked for.
-pub fn gauge(name: &str, help: &str, value: f64) -> Family {
-    Family {
-        name: name.to_owned(),
+/// Lets the registry read what the store knows at any moment.
+pub fn collect(registry: &Registry, store: &Arc<Store>) {
+    let store = Arc::downgrade(store);
+    registry.collect_from(move |families| {
+        if let Some(store) = store.upgrade() {
+            families.extend(gauges(&store));
+        }
+    });
+}
+
+/// Name, help text and value of each gauge.
+fn gauges(store: &Store) -> Vec<Family> {
+    let version = store.version.load();
+    let logs = || version.logs.iter();
+    let segments = || version.segments.iter().map(|own| own.segment.info());
+    let head = store.head_range();
+    let chunks: u64 = logs().map(|log| log.directory().read().chunk_count()).sum();
+    let wal_bytes: u64 = logs().map(|log| log.published_bytes()).sum();
+    let block_bytes: u64 = segments().map(|info| info.bytes).sum();
+    let lowest_ms = store.range().map_or(i64::MAX, |range| range.min_ms) as f64;
+    let retention_ms = store.retention_ms.load(Ordering::Relaxed);
+    let retention_seconds = if retention_ms == i64::MAX { 0.0 } else { retention_ms as f64 / 1e3 };
+    let (min_ms, max_ms) = (head.min_ms as f64, head.max_ms as f64);
+    let current = version.logs.last().map_or(0, |log| log.id()) as f64;
+    let series = store.registry.read().len() as f64;
+    [
+        ("head_series", "Total number of series in the head block.", series),
+        ("head_chunks", "Total number of chunks in the head block.", chunks as f64),
+        ("head_min_time", "Minimum time bound of the head block. The unit is decided by the library consumer.", min_ms),
+        ("head_max_time", "Maximum timestamp of the head block. The unit is decided by the library consumer.", max_ms),
+        ("head_min_time_seconds", "Minimum time bound of the head block.", min_ms / 1e3),
+        ("head_max_time_seconds", "Maximum timestamp of the head block.", max_ms / 1e3),
+        ("wal_storage_size_bytes", "Size of the write log directory.", wal_bytes as f64),
+        ("wal_segment_current", "Write log segment index that TSDB is currently writing to.", current),
+        ("storage_blocks_bytes", "The number of bytes that are currently used for local storage by all blocks.", block_bytes as f64),
+        ("blocks_loaded", "Number of currently loaded data blocks", segments().count() as f64),
+        ("lowest_timestamp", "Lowest timestamp value stored in the database. The unit is decided by the library consumer.", lowest_ms),
+        ("lowest_timestamp_seconds", "Lowest timestamp value stored in the database.", lowest_ms / 1e3),
+        ("retention_limit_seconds", "How long to retain samples in storage.", retention_seconds),
+    ]
+    .map(|(name, help, value)| Family {
+        name: format!("prometheus_tsdb_{name}"),
         help: help.to_owned(),
         kind: Kind::Gauge,
         samples: vec![Sample { suffix: "", labels: Vec::new(), value }],
-    }
+    })
+    .into()
 }

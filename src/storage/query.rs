@@ -8,20 +8,25 @@
 mod labels;
 pub mod log_reader;
 pub mod merge;
+mod segment_reader;
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use super::log::file::LogFile;
 use super::registry::{Registry, SeriesRef};
+use super::segment::Segment;
 use super::select::{BlockSource, ColumnBlock, QueryError, SelectHints, Selection, SeriesMeta};
 use super::store::Store;
-use super::version::Version;
+use super::version::{OpenSegment, Version};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use merge::{Parts, Sharing};
+use segment_reader::TimestampColumns;
 
 /// What one query sees.
 pub struct Snapshot {
@@ -50,15 +55,27 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The segments that may have samples in the range, with their positions in the version.
+    fn segments(&self, range: TimeRange) -> impl Iterator<Item = (u32, &Arc<OpenSegment>)> {
+        let all = (0..).zip(&self.version.segments);
+        all.filter(move |(_, own)| own.segment.time_range().overlaps(range))
+    }
+}
+
 /// Where the samples of one series of a selection are.
+#[derive(Default)]
 struct Source {
     head: Option<SeriesRef>,
+    /// Positions of segments in the version, ascending, and ordinals in them.
+    segments: SmallVec<[(u32, u32); 2]>,
 }
 
 struct Blocks {
     snapshot: Snapshot,
     range: TimeRange,
     sources: Vec<Source>,
+    columns: TimestampColumns,
 }
 
 impl Store {
@@ -83,19 +100,53 @@ impl Store {
     ) -> Result<Selection, QueryError> {
         let (snapshot, found) = self.snapshot(|registry, snapshot| {
             let series = head_series(registry, snapshot, matchers, range);
-            series.iter().map(|series| (registry.labels(series), series)).collect::<Vec<_>>()
+            let identified =
+                |series| (registry.fingerprint(series), registry.labels(series), series);
+            series.iter().map(identified).collect::<Vec<_>>()
         });
-        let mut all: Vec<(Labels, Source)> = found
-            .into_iter()
-            .map(|(labels, series)| (labels, Source { head: Some(series) }))
-            .collect();
+        let mut found = Found::new(found);
+        for (position, own) in snapshot.segments(range) {
+            for ordinal in own.segment.select(matchers)? {
+                found.add(position, ordinal, &own.segment)?;
+            }
+        }
+        let mut all = found.all;
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if hints.series_count_max > 0 {
             all.truncate(hints.series_count_max);
         }
         let (labels, sources): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let series = labels.into_iter().map(SeriesMeta::new).collect();
-        Ok(Selection::new(series, Box::new(Blocks { snapshot, range, sources })))
+        let columns = TimestampColumns::default();
+        Ok(Selection::new(series, Box::new(Blocks { snapshot, range, sources, columns })))
+    }
+}
+
+/// The series of a selection while it is put together.
+struct Found {
+    all: Vec<(Labels, Source)>,
+    by_fingerprint: HashMap<u128, u32, foldhash::fast::RandomState>,
+}
+
+impl Found {
+    fn new(head: Vec<(u128, Labels, SeriesRef)>) -> Self {
+        let mut by_fingerprint = HashMap::default();
+        let mut all = Vec::with_capacity(head.len());
+        for (fingerprint, labels, series) in head {
+            by_fingerprint.insert(fingerprint, all.len() as u32);
+            all.push((labels, Source { head: Some(series), segments: SmallVec::new() }));
+        }
+        Self { all, by_fingerprint }
+    }
+
+    fn add(&mut self, position: u32, ordinal: u32, segment: &Segment) -> Result<(), QueryError> {
+        let next = self.all.len() as u32;
+        let at = *self.by_fingerprint.entry(segment.fingerprint(ordinal)?).or_insert(next);
+        if at == next {
+            self.all.push((segment.labels(ordinal)?, Source::default()));
+        }
+        self.all[at as usize].1.segments.push((position, ordinal));
+        Ok(())
     }
 }
 
@@ -125,6 +176,13 @@ impl BlockSource for Blocks {
             .zip(sources)
             .filter_map(|(position, source)| Some((position, source.head?)))
             .collect();
+        for (position, source) in sources.iter().enumerate() {
+            for (segment, ordinal) in &source.segments {
+                let own = &self.snapshot.version.segments[*segment as usize];
+                let target = &mut parts[position];
+                self.columns.read(*segment, &own.segment, *ordinal, self.range, target)?;
+            }
+        }
         for log in self.snapshot.logs(self.range) {
             let limit_bytes = self.snapshot.limit_bytes(log);
             log_reader::read(log, limit_bytes, &head, self.range, &mut parts)?;

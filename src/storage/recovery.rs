@@ -25,9 +25,11 @@ use super::manifest::{self, Edit, Manifest, State};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::registry::{Registry, SeriesRef, checkpoint};
+use super::segment::Segment;
+use super::select::QueryError;
 use super::store::{Folders, Store, segment_file_name};
 use super::sync::Syncer;
-use super::version::Version;
+use super::version::{OpenSegment, Version};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::rng::Rng;
@@ -64,7 +66,8 @@ pub fn open(
     remove_garbage(&*disk, &folders, manifest.state());
     let mut recovered = Recovered::new(manifest.key());
     recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
-    let (mut logs, mut edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
+    let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
+    let (mut logs, log_edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
     recovered.registry.rebuild_free();
     recovered.newest.grow(recovered.registry.bound_max());
     let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
@@ -78,6 +81,7 @@ pub fn open(
     let active = LogFile::create(&disk, &folders.logs, header, capacity_bytes)
         .map_err(OpenError::io(&folders.logs))?;
     let active = Arc::new(active);
+    edits.extend(log_edits);
     edits.push(Edit::AddLog(active.id()));
     manifest.edit(&edits).map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
     logs.push(Arc::clone(&active));
@@ -85,7 +89,7 @@ pub fn open(
     let (series, sequence) = (recovered.registry.len(), recovered.sequence);
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
-        version: ArcSwap::from_pointee(Version { logs }),
+        version: ArcSwap::from_pointee(Version { segments, logs }),
         syncer: Syncer::new(options.wal_sync, sequence),
         retention_ms: AtomicI64::new(options.retention_ms.unwrap_or(i64::MAX)),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
@@ -156,6 +160,49 @@ fn remove_garbage(disk: &dyn Disk, folders: &Folders, state: &State) {
     }
 }
 
+/// Opens the segments that the manifest names. A damaged one is kept for people to look at, and
+/// the store goes on without it.
+fn open_segments(
+    disk: &dyn Disk,
+    folders: &Folders,
+    state: &State,
+) -> Result<(Vec<Arc<OpenSegment>>, Vec<Edit>), OpenError> {
+    let (mut segments, mut edits) = (Vec::new(), Vec::new());
+    for entry in state.segments.values() {
+        let name = segment_file_name(entry.id);
+        let path = folders.segments.join(&name);
+        if !disk.exists(&path) {
+            return Err(OpenError::Missing(path));
+        }
+        match Segment::open(disk, &path) {
+            Ok(segment) => segments.push(Arc::new(OpenSegment { entry: *entry, segment })),
+            Err(err @ QueryError::Corrupt { .. }) => {
+                error!(error = %err, "A segment is damaged and left out.");
+                keep_for_people(disk, folders, &path, &name)?;
+                edits.push(Edit::DropSegment(entry.id));
+            }
+            Err(QueryError::Io(source)) => return Err(OpenError::Io { path, source }),
+        }
+    }
+    segments.sort_unstable_by_key(|own| own.entry.first_sequence);
+    Ok((segments, edits))
+}
+
+/// Gives a damaged file a second name, under which nobody removes it.
+fn keep_for_people(
+    disk: &dyn Disk,
+    folders: &Folders,
+    path: &Path,
+    name: &str,
+) -> Result<(), OpenError> {
+    let kept = folders.quarantine.join(name);
+    if !disk.exists(&kept) {
+        disk.link(path, &kept).map_err(OpenError::io(&kept))?;
+        disk.sync_dir(&folders.quarantine).map_err(OpenError::io(&kept))?;
+    }
+    Ok(())
+}
+
 impl Recovered {
     fn new(key: HashKey) -> Self {
         Self {
@@ -212,9 +259,7 @@ impl Recovered {
             if let Tail::Corrupt { offset_bytes, reason } = tail {
                 error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
                 metrics.wal_corruptions.inc();
-                let kept = folders.quarantine.join(file::file_name(*id));
-                disk.link(&path, &kept).map_err(OpenError::io(&kept))?;
-                disk.sync_dir(&folders.quarantine).map_err(OpenError::io(&kept))?;
+                keep_for_people(&**disk, folders, &path, &file::file_name(*id))?;
             }
             if let Tail::Torn { offset_bytes } = tail {
                 let path = path.display();

@@ -245,29 +245,27 @@ impl Registry {
         &self.retired
     }
 
-    /// Frees what was retired in an earlier round if no batch can know its number any more, and
-    /// then retires the series that are not in `live`. Returns what was freed.
-    pub fn collect(&mut self, live: &RoaringBitmap) -> Vec<SeriesRef> {
-        let unknown = |pin: &Arc<()>| Arc::strong_count(pin) == 1;
-        let mut freed = Vec::new();
-        if self.retired_pin.as_ref().is_none_or(unknown) {
-            freed = std::mem::take(&mut self.retired).into_iter().collect();
-            for series in &freed {
-                self.unbind(*series);
-                self.free.push(*series);
-            }
-            let dead: Vec<_> =
-                self.table.iter().copied().filter(|series| !live.contains(*series)).collect();
-            for series in &dead {
-                self.remove(*series);
-            }
-            self.retired.extend(dead);
-            self.retired_pin = Some(std::mem::take(&mut self.pin));
+    /// Frees what was retired in an earlier round and then retires `dead`, unless a batch may
+    /// still know a number that was retired earlier. Returns how many of `dead` were retired, all
+    /// or none, and what was freed.
+    pub fn collect(&mut self, dead: &[SeriesRef]) -> (usize, Vec<SeriesRef>) {
+        if self.retired_pin.as_ref().is_some_and(|pin| Arc::strong_count(pin) > 1) {
+            return (0, Vec::new());
         }
+        let freed: Vec<_> = std::mem::take(&mut self.retired).into_iter().collect();
+        for series in &freed {
+            self.unbind(*series);
+            self.free.push(*series);
+        }
+        for series in dead {
+            self.remove(*series);
+        }
+        self.retired.extend(dead);
+        self.retired_pin = Some(std::mem::take(&mut self.pin));
         if self.arena.dead_bytes > self.arena.live_bytes.max(PIECE_BYTES) {
             self.repack();
         }
-        freed
+        (dead.len(), freed)
     }
 
     fn repack(&mut self) {
@@ -301,17 +299,16 @@ mod tests {
         let mut registry = Registry::default();
         let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
         assert_eq!(registry.find_after(Some(a), u128::from(b'b')), Some(b));
-        let live = RoaringBitmap::from([a]);
-        assert!(registry.collect(&live).is_empty());
+        assert_eq!(registry.collect(&[b]), (1, vec![]));
         assert_eq!(registry.find(u128::from(b'b')), None);
         assert_eq!(registry.index().select(&[Matcher::equal("__name__", "b")]).len(), 0);
         registry.revive(b);
         assert_eq!(registry.find(u128::from(b'b')), Some(b));
-        registry.collect(&live);
-        let held = registry.retired_pin.clone();
-        assert!(registry.collect(&live).is_empty(), "a batch may know the number");
-        drop(held);
-        assert_eq!(registry.collect(&live), [b]);
+        let batch = registry.pin();
+        assert_eq!(registry.collect(&[b]), (1, vec![]));
+        assert_eq!(registry.collect(&[]), (0, vec![]), "a batch may know the number");
+        drop(batch);
+        assert_eq!(registry.collect(&[]), (0, vec![b]));
         assert_eq!(bind(&mut registry, "c"), b);
         assert_eq!(registry.labels(a).to_string(), r#"{__name__="a"}"#);
         assert_eq!(registry.len(), 2);

@@ -64,7 +64,9 @@ impl Store {
 
     /// From the oldest to the newest sample of all.
     pub fn range(&self) -> Option<TimeRange> {
-        let range = self.head_range();
+        let version = self.version.load();
+        let segments = version.segments.iter().map(|own| own.segment.time_range());
+        let range = segments.fold(self.head_range(), widen);
         (range.min_ms <= range.max_ms).then_some(range)
     }
 }

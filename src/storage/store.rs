@@ -2,6 +2,7 @@
 //!
 //! Lock order: maintenance, writer, registry, manifest; the others are leaves.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,17 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::BTreeMap;
 use tracing::error;
 
 use super::append::SyncError;
 use super::fingerprint::HashKey;
 use super::head::commit::Writer;
-use super::log::file::{LogFile, file_name};
+use super::log::file::LogFile;
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
 use super::manifest::{Edit, Manifest};
 use super::metrics::Metrics;
-use super::options::{Options, WalSync};
+use super::options::Options;
 use super::registry::Registry;
 use super::sync::Syncer;
 use super::version::Version;
@@ -121,9 +121,7 @@ impl Store {
     /// Closes the open log file and begins another with room for `frame_bytes`.
     pub fn rotate(&self, writer: &mut Writer, frame_bytes: u64) -> io::Result<()> {
         let old = Arc::clone(&writer.active);
-        if self.syncer.policy() != WalSync::Never {
-            self.sync_file(&old)?;
-        }
+        self.sync_file(&old)?;
         let capacity_bytes = self.capacity_bytes(frame_bytes)?;
         let header = FileHeader {
             file_id: self.new_id(),
@@ -189,11 +187,6 @@ impl Store {
     pub fn wake_background(&self) {
         self.background.0.lock().has_work = true;
         self.background.1.notify_all();
-    }
-
-    /// Where a log file of this number is.
-    pub fn log_path(&self, id: u64) -> PathBuf {
-        self.folders.logs.join(file_name(id))
     }
 }
 

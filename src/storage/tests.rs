@@ -1,6 +1,8 @@
 //! The store as a whole: what is appended is found, before and after restarts and crashes.
 
 mod basics;
+mod crash;
+mod sealing;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::storage::log::format::{
     FRAME_HEADER_BYTES, Frame, FrameWriter, Section, push_metadata, push_sized, push_varint,
 };
 use crate::storage::log::scan::add_to_directory;
-use crate::storage::registry::SeriesRef;
+use crate::storage::registry::{Registry, SeriesRef};
 use crate::storage::store::Store;
 
 /// At most so many bytes of a frame are due to one sample: value, series, time, its share of
@@ -53,6 +53,8 @@ pub struct Writer {
     accepted: Vec<Accepted>,
     late: Vec<Accepted>,
     undo: Vec<(SeriesRef, i64, u64)>,
+    /// Series that had no sample before.
+    fresh: Vec<SeriesRef>,
 }
 
 /// A new number for an unknown series, or the one that another commit gave it.
@@ -85,6 +87,7 @@ impl Writer {
             accepted: Vec::new(),
             late: Vec::new(),
             undo: Vec::new(),
+            fresh: Vec::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Writer {
         self.accepted.clear();
         self.late.clear();
         self.undo.clear();
+        self.fresh.clear();
         let mut bounds = bounds;
         let mut count = 0;
         for (position, sample) in samples.iter().enumerate() {
@@ -120,6 +124,9 @@ impl Writer {
                 Verdict::InOrder => {
                     if on_reject == OnReject::Abort {
                         self.undo.push((series, newest.0, newest.1));
+                    }
+                    if newest.0 == NO_SAMPLE {
+                        self.fresh.push(series);
                     }
                     self.newest.set(series, timestamp_ms, bits);
                     self.accepted.push(accepted);
@@ -310,13 +317,14 @@ impl Store {
 
     /// Brings back retired series that have a sample again.
     fn revive(&self, writer: &Writer) {
-        if self.registry.read().retired().is_empty() {
+        let is_retired = |registry: &Registry| {
+            writer.fresh.iter().any(|series| registry.retired().contains(*series))
+        };
+        if writer.fresh.is_empty() || !is_retired(&self.registry.read()) {
             return;
         }
         let mut registry = self.registry.write();
-        for sample in writer.accepted.iter().chain(&writer.late) {
-            registry.revive(sample.series);
-        }
+        writer.fresh.iter().for_each(|series| registry.revive(*series));
     }
 
     /// Writes the frame and lets readers see it; false when there is nothing to write.

@@ -50,7 +50,6 @@ pub struct Directory {
     loose_of: HashMap<u32, u32, RandomState>,
     loose: Vec<Loose>,
     range: TimeRange,
-    sample_count: u64,
 }
 
 impl Default for Directory {
@@ -62,7 +61,6 @@ impl Default for Directory {
             loose_of: HashMap::default(),
             loose: Vec::new(),
             range: TimeRange { min_ms: i64::MAX, max_ms: i64::MIN },
-            sample_count: 0,
         }
     }
 }
@@ -97,11 +95,10 @@ impl Directory {
         group: u32,
         offset: u32,
         timestamp_ms: i64,
-        sample_count: usize,
     ) -> Result<(), &'static str> {
         let rows = self.groups.get_mut(group as usize).ok_or("row of an unknown group")?;
         rows.rows.push(offset);
-        self.note(timestamp_ms, sample_count);
+        self.note(timestamp_ms);
         Ok(())
     }
 
@@ -110,13 +107,12 @@ impl Directory {
         let index = self.loose.len() as u32;
         let previous = self.loose_of.insert(series, index).unwrap_or(NONE);
         self.loose.push(Loose { offset, previous });
-        self.note(timestamp_ms, 1);
+        self.note(timestamp_ms);
     }
 
-    fn note(&mut self, timestamp_ms: i64, sample_count: usize) {
+    fn note(&mut self, timestamp_ms: i64) {
         self.range.min_ms = self.range.min_ms.min(timestamp_ms);
         self.range.max_ms = self.range.max_ms.max(timestamp_ms);
-        self.sample_count += sample_count as u64;
     }
 
     /// A group's rows.
@@ -161,11 +157,6 @@ impl Directory {
     /// From the oldest to the newest sample; `min_ms > max_ms` when there is none.
     pub fn range(&self) -> TimeRange {
         self.range
-    }
-
-    /// Samples in the file.
-    pub fn sample_count(&self) -> u64 {
-        self.sample_count
     }
 
     /// Series with samples, roughly: one that moved or has loose samples too counts again.

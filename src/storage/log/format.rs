@@ -16,8 +16,6 @@ pub const FILE_HEADER_BYTES: usize = 40;
 pub const FRAME_HEADER_BYTES: usize = 32;
 /// Slots of a group. Bitmaps of a row stay within 256 bytes each.
 pub const GROUP_SLOTS_MAX: usize = 2048;
-/// Bitmap words of the largest row.
-pub const GROUP_WORDS_MAX: usize = GROUP_SLOTS_MAX / 64;
 /// Section header: tag and length.
 const SECTION_HEADER_BYTES: usize = 5;
 
@@ -209,11 +207,6 @@ impl FrameWriter {
         &mut self.bytes
     }
 
-    /// The bytes so far, to append records to the open section.
-    pub fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
     /// Ends the section.
     pub fn end(&mut self) {
         let start = self.section_start + SECTION_HEADER_BYTES;
@@ -224,11 +217,6 @@ impl FrameWriter {
     /// Whether there is no section.
     pub fn is_empty(&self) -> bool {
         self.bytes.len() <= FRAME_HEADER_BYTES
-    }
-
-    /// Length so far, header included.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
     }
 
     /// Fills in the header; the bytes are ready to be written.

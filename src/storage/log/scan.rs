@@ -86,9 +86,7 @@ pub fn add_to_directory(
     visit_records(bytes, frame, base_ms, &mut |record| match record {
         Record::Members { group, series } => directory.add_members(group, &series),
         Record::Row { group, offset, row } => {
-            let words = row.slot_count.div_ceil(64);
-            let count: u32 = (0..words).map(|word| row.present.word(word).count_ones()).sum();
-            directory.add_row(group, shift_bytes + offset, row.timestamp_ms, count as usize)
+            directory.add_row(group, shift_bytes + offset, row.timestamp_ms)
         }
         Record::Loose { series, offset, timestamp_ms, .. } => {
             directory.add_loose(series, shift_bytes + offset, timestamp_ms);

@@ -9,6 +9,7 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use crate::storage::index::postings::HeadIndex;
 use crate::storage::registry::Registry;
+use crate::storage::segment::Segment;
 use crate::storage::select::QueryError;
 use crate::storage::store::Store;
 
@@ -19,7 +20,8 @@ impl Store {
         sets: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<Vec<String>, QueryError> {
-        self.labels_by(sets, range, |index, within| index.label_names(Some(within)))
+        let head = |index: &HeadIndex, within: &RoaringBitmap| index.label_names(Some(within));
+        self.labels_by(sets, range, head, Segment::label_names)
     }
 
     /// See [`crate::storage::select::Select::label_values`].
@@ -29,7 +31,9 @@ impl Store {
         sets: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<Vec<String>, QueryError> {
-        self.labels_by(sets, range, |index, within| index.label_values(name, Some(within)))
+        let head =
+            |index: &HeadIndex, within: &RoaringBitmap| index.label_values(name, Some(within));
+        self.labels_by(sets, range, head, |segment, within| segment.label_values(name, within))
     }
 
     fn labels_by(
@@ -37,21 +41,32 @@ impl Store {
         sets: &[Vec<Matcher>],
         range: TimeRange,
         head: impl Fn(&HeadIndex, &RoaringBitmap) -> Vec<String>,
+        sealed: impl Fn(&Segment, Option<&RoaringBitmap>) -> Result<Vec<String>, QueryError>,
     ) -> Result<Vec<String>, QueryError> {
         let look = |registry: &Registry, snapshot: &Snapshot| {
-            let within = any_of(sets, |set| head_series(registry, snapshot, set, range));
-            head(registry.index(), &within)
+            let none = || head_series(registry, snapshot, &[], range);
+            let select = |set: &Vec<Matcher>| Ok(head_series(registry, snapshot, set, range));
+            let within = any_of(sets, select)?;
+            Ok::<_, QueryError>(head(registry.index(), &within.unwrap_or_else(none)))
         };
-        let (_, found) = self.snapshot(look);
-        let all: BTreeSet<String> = found.into_iter().collect();
+        let (snapshot, found) = self.snapshot(look);
+        let mut all: BTreeSet<String> = found?.into_iter().collect();
+        for (_, own) in snapshot.segments(range) {
+            let within = any_of(sets, |set| own.segment.select(set))?;
+            all.extend(sealed(&own.segment, within.as_ref())?);
+        }
         Ok(all.into_iter().collect())
     }
 }
 
-/// What any of the sets selects; no set: what the empty one does.
-fn any_of(sets: &[Vec<Matcher>], select: impl Fn(&[Matcher]) -> RoaringBitmap) -> RoaringBitmap {
-    if sets.is_empty() {
-        return select(&[]);
+/// What any of the sets selects; `None` when there is no set, which means everything.
+fn any_of(
+    sets: &[Vec<Matcher>],
+    select: impl Fn(&Vec<Matcher>) -> Result<RoaringBitmap, QueryError>,
+) -> Result<Option<RoaringBitmap>, QueryError> {
+    let mut all: Option<RoaringBitmap> = None;
+    for set in sets {
+        *all.get_or_insert_default() |= select(set)?;
     }
-    sets.iter().map(|set| select(set)).fold(RoaringBitmap::new(), |all, own| all | own)
+    Ok(all)
 }

@@ -1,0 +1,66 @@
+//! Samples of series from segments.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::merge::{Parts, Times};
+use crate::model::sample::TimeRange;
+use crate::storage::segment::{Segment, TimestampsId};
+use crate::storage::select::QueryError;
+
+/// Decoded timestamp columns that a query keeps: each is asked for by every series of a group.
+const KEPT_MAX: usize = 64;
+
+type Columns = HashMap<(u32, TimestampsId), Arc<[i64]>, foldhash::fast::RandomState>;
+
+/// Timestamp columns of one query, by position of the segment.
+#[derive(Default)]
+pub struct TimestampColumns(Mutex<Columns>);
+
+impl TimestampColumns {
+    fn get(
+        &self,
+        position: u32,
+        segment: &Segment,
+        id: TimestampsId,
+    ) -> Result<Arc<[i64]>, QueryError> {
+        if let Some(column) = self.0.lock().get(&(position, id)) {
+            return Ok(Arc::clone(column));
+        }
+        let column = segment.decode_timestamps(id)?;
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert((position, id), Arc::clone(&column));
+        Ok(column)
+    }
+
+    /// Adds the samples of a series that lie in the range.
+    pub fn read(
+        &self,
+        position: u32,
+        segment: &Segment,
+        ordinal: u32,
+        range: TimeRange,
+        parts: &mut Parts,
+    ) -> Result<(), QueryError> {
+        for chunk in segment.chunks(ordinal, range)? {
+            let whole = self.get(position, segment, chunk.timestamps)?;
+            let times = segment.chunk_timestamps(&chunk, &whole)?;
+            let mut values = segment.decode_values(&chunk)?;
+            if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
+                parts.push(Times::Shared(times), values);
+                continue;
+            }
+            let start = times.partition_point(|ms| *ms < range.min_ms);
+            let end = times.partition_point(|ms| *ms <= range.max_ms);
+            values.truncate(end);
+            values.drain(..start);
+            parts.push(Times::Own(times[start..end].to_vec()), values);
+        }
+        Ok(())
+    }
+}

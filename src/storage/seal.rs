@@ -1,0 +1,287 @@
+//! Turning a closed log file into a segment, as a whole, in one manifest edit.
+//!
+//! The same edit names a registry checkpoint that covers what the log file defined. A crash before
+//! the edit leaves files that nobody names; after it, a log file that nobody names.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::fingerprint::metric_name;
+use super::head::judge::NO_SAMPLE;
+use super::log::file::LogFile;
+use super::manifest::{Edit, SegmentEntry};
+use super::options::SealError;
+use super::query::log_reader;
+use super::query::merge::{Parts, Sharing};
+use super::registry::{SeriesRef, checkpoint};
+use super::segment::{Rows, Segment, SegmentWriter, SequenceRange, SeriesIdentity};
+use super::select::{BLOCK_SERIES_MAX, Column, Run};
+use super::store::{Store, segment_file_name};
+use super::version::{OpenSegment, Version};
+use crate::encoding::column::CHUNK_ROWS_MAX;
+use crate::model::metadata::Metadata;
+use crate::model::sample::TimeRange;
+
+/// A series without samples in any log file is forgotten when its newest one is this much older
+/// than the head's: as long as Prometheus keeps a series in its head.
+const FORGET_AFTER_MS: i64 = 2 * 3_600_000;
+
+/// The registry as of one commit, all of which is on disk.
+struct RegistryState {
+    sequence: u64,
+    head_max_ms: Option<i64>,
+    newest_ms: Vec<i64>,
+    newest_bits: Vec<u64>,
+    metadata: Vec<(String, Metadata)>,
+}
+
+impl Store {
+    /// Closes the open log file when it has something.
+    pub fn close_log(&self) -> Result<(), SealError> {
+        let mut writer = self.writer.lock();
+        if self.is_poisoned() || writer.is_closed {
+            return Err(SealError::Poisoned);
+        }
+        if writer.active.is_empty() {
+            return Ok(());
+        }
+        self.rotate(&mut writer, 0)
+            .map_err(|err| self.classify("log file could not be closed", err))
+    }
+
+    /// A full disk passes; any other failure to write ends the store.
+    pub fn classify(&self, what: &'static str, err: io::Error) -> SealError {
+        match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SealError::DiskFull,
+            _ => {
+                self.poison(what, &err);
+                SealError::Io(err)
+            }
+        }
+    }
+
+    /// Seals all closed log files, oldest first.
+    pub fn seal_closed(&self) -> Result<(), SealError> {
+        let _maintenance = self.maintenance.lock();
+        while let Some((log, last_sequence)) = self.oldest_closed() {
+            if self.is_poisoned() {
+                return Err(SealError::Poisoned);
+            }
+            let started = self.clock.monotonic();
+            let sealed = self.seal(&log, last_sequence);
+            let seconds = (self.clock.monotonic() - started).as_secs_f64();
+            self.metrics.seal_seconds.observe(seconds);
+            match &sealed {
+                Ok(()) => self.metrics.seals.inc(),
+                Err(_) => self.metrics.seals_failed.inc(),
+            }
+            sealed?;
+            self.forget_dead_series();
+        }
+        Ok(())
+    }
+
+    /// The oldest log file that gets no more commits, and the last commit in it.
+    fn oldest_closed(&self) -> Option<(Arc<LogFile>, u64)> {
+        let version = self.version.load();
+        let next = version.logs.get(1)?;
+        Some((Arc::clone(&version.logs[0]), next.header().first_sequence - 1))
+    }
+
+    fn seal(&self, log: &Arc<LogFile>, last_sequence: u64) -> Result<(), SealError> {
+        let first_sequence = log.header().first_sequence;
+        let entry = SegmentEntry { id: self.new_id(), first_sequence, last_sequence };
+        let segment_path = self.folders.segments.join(segment_file_name(entry.id));
+        let checkpoint_id = self.new_id();
+        let checkpoint_path = self.folders.registry.join(checkpoint::file_name(checkpoint_id));
+        let written = self.write_segment(log, entry, &segment_path).and_then(|segment| {
+            let state = self.registry_state()?;
+            self.write_checkpoint(&state, &checkpoint_path).map_err(not_poisoning)?;
+            Ok((segment, state))
+        });
+        let edited = written.and_then(|(segment, state)| {
+            let mut edits = vec![Edit::DropLog(log.id()), Edit::Checkpoint(checkpoint_id)];
+            edits.extend(segment.as_ref().map(|_| Edit::AddSegment(entry)));
+            edits.extend(state.head_max_ms.map(Edit::NewestTime));
+            let mut manifest = self.manifest.lock();
+            let old_checkpoint = manifest.state().checkpoint;
+            manifest
+                .edit(&edits)
+                .map_err(|err| self.classify("manifest could not be written", err))?;
+            let mut version = Version::clone(&self.version.load());
+            version.logs.retain(|own| own.id() != log.id());
+            version.segments.extend(segment.map(Arc::new));
+            self.version.store(Arc::new(version));
+            Ok(old_checkpoint)
+        });
+        match edited {
+            Ok(old_checkpoint) => {
+                let old = old_checkpoint.map(checkpoint::file_name);
+                let old = old.map(|name| self.folders.registry.join(name));
+                // What cannot be removed now is removed at the next start.
+                for path in [Some(log.path()), old.as_deref()].into_iter().flatten() {
+                    let _ = self.disk.remove_file(path);
+                }
+                Ok(())
+            }
+            Err(err) => {
+                if !self.is_poisoned() {
+                    for path in [&segment_path, &checkpoint_path] {
+                        let _ = self.disk.remove_file(path);
+                    }
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Writes the samples of a log file; nothing when there are none.
+    fn write_segment(
+        &self,
+        log: &LogFile,
+        entry: SegmentEntry,
+        path: &Path,
+    ) -> Result<Option<OpenSegment>, SealError> {
+        let order = self.by_metric(log);
+        // The map is taken while the file has its name; queries may need it after that.
+        log.map(log.published_bytes())?;
+        if order.is_empty() {
+            return Ok(None);
+        }
+        let mut writer = SegmentWriter::create(&*self.disk, path).map_err(not_poisoning)?;
+        for series in order.chunks(BLOCK_SERIES_MAX) {
+            let wanted: Vec<_> = series.iter().copied().enumerate().collect();
+            let mut parts: Vec<Parts> = series.iter().map(|_| Parts::default()).collect();
+            let limit_bytes = log.published_bytes();
+            log_reader::read(log, limit_bytes, &wanted, TimeRange::ALL, &mut parts)?;
+            let mut sharing = Sharing::default();
+            for (series, parts) in series.iter().zip(parts) {
+                for run in parts.finish(&mut sharing).runs {
+                    self.write_run(&mut writer, *series, &run).map_err(not_poisoning)?;
+                }
+            }
+        }
+        let sequences = SequenceRange { first: entry.first_sequence, last: entry.last_sequence };
+        writer.finish(sequences).map_err(not_poisoning)?;
+        let segment = Segment::open(&*self.disk, path)?;
+        Ok(Some(OpenSegment { entry, segment }))
+    }
+
+    fn write_run(
+        &self,
+        writer: &mut SegmentWriter,
+        series: SeriesRef,
+        run: &Run,
+    ) -> io::Result<()> {
+        let (fingerprint, labels) = {
+            let registry = self.registry.read();
+            (registry.fingerprint(series), registry.labels(series))
+        };
+        let Column::Floats(values) = &run.values;
+        let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
+        for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
+            let timestamps = writer.begin_timestamps(times)?;
+            let identity = SeriesIdentity { fingerprint, labels: &labels };
+            writer.chunk(identity, timestamps, Rows::All, values)?;
+        }
+        Ok(())
+    }
+
+    /// Series of a log file, those of one metric side by side.
+    fn by_metric(&self, log: &LogFile) -> Vec<SeriesRef> {
+        let series = log.directory().read().series();
+        let registry = self.registry.read();
+        let mut ranks: HashMap<&[u8], u32, foldhash::fast::RandomState> = HashMap::default();
+        let ranked = series.iter().map(|series| {
+            let next = ranks.len() as u32;
+            (*ranks.entry(metric_name(registry.canonical(series))).or_insert(next), series)
+        });
+        let mut order: Vec<(u32, SeriesRef)> = ranked.collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, series)| series).collect()
+    }
+
+    /// What the next checkpoint says. All commits that it covers are on disk.
+    fn registry_state(&self) -> Result<RegistryState, SealError> {
+        let (active, state) = {
+            let writer = self.writer.lock();
+            let (newest_ms, newest_bits) = writer.newest.parts();
+            let state = RegistryState {
+                sequence: writer.sequence,
+                head_max_ms: writer.head_max_ms,
+                newest_ms: newest_ms.to_vec(),
+                newest_bits: newest_bits.to_vec(),
+                metadata: self
+                    .metadata
+                    .read()
+                    .iter()
+                    .map(|(metric, own)| (metric.clone(), own.clone()))
+                    .collect(),
+            };
+            (Arc::clone(&writer.active), state)
+        };
+        active.sync().map_err(|err| {
+            self.poison("sync of the log file failed", &err);
+            SealError::Io(err)
+        })?;
+        Ok(state)
+    }
+
+    fn write_checkpoint(&self, state: &RegistryState, path: &Path) -> io::Result<()> {
+        let (sequence, metadata) = (state.sequence, &state.metadata);
+        let mut writer = checkpoint::Writer::create(&*self.disk, path, sequence, metadata)?;
+        let newest = state.newest_ms.iter().zip(&state.newest_bits);
+        // The registry is let go between pieces, for commits with new series.
+        let newest: Vec<_> = newest.collect();
+        for (piece, start) in newest.chunks(BLOCK_SERIES_MAX).zip((0..).step_by(BLOCK_SERIES_MAX)) {
+            let registry = self.registry.read();
+            for (series, (newest_ms, newest_bits)) in (start..).zip(piece) {
+                if registry.fingerprint(series) != 0 {
+                    let canonical = registry.canonical(series);
+                    let (newest_ms, newest_bits) = (**newest_ms, **newest_bits);
+                    writer.push(checkpoint::Entry { series, newest_ms, newest_bits, canonical })?;
+                }
+            }
+        }
+        writer.finish()
+    }
+
+    /// Forgets series that had no samples for long.
+    fn forget_dead_series(&self) {
+        let mut writer = self.writer.lock();
+        let Some(head_max_ms) = writer.head_max_ms else { return };
+        let least_ms = head_max_ms.saturating_sub(FORGET_AFTER_MS);
+        let version = self.version.load();
+        let dead: Vec<SeriesRef> = {
+            let directories: Vec<_> =
+                version.logs.iter().map(|log| log.directory().read()).collect();
+            let registry = self.registry.read();
+            let (newest_ms, _) = writer.newest.parts();
+            let old = (0..).zip(newest_ms).filter(|(_, newest_ms)| **newest_ms < least_ms);
+            old.map(|(series, _)| series)
+                .filter(|series| registry.fingerprint(*series) != 0)
+                .filter(|series| !registry.retired().contains(*series))
+                .filter(|series| !directories.iter().any(|own| own.has(*series)))
+                .collect()
+        };
+        let (retired, freed) = self.registry.write().collect(&dead);
+        for series in dead.iter().take(retired) {
+            writer.newest.set(*series, NO_SAMPLE, 0);
+        }
+        for series in &freed {
+            writer.groups.disown(*series);
+        }
+        self.metrics.series_removed.add(retired as f64);
+    }
+}
+
+/// Files of a segment or checkpoint that could not be written are given up; the log file stays.
+fn not_poisoning(err: io::Error) -> SealError {
+    match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SealError::DiskFull,
+        _ => SealError::Io(err),
+    }
+}
