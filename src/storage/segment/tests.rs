@@ -116,27 +116,40 @@ fn matcher() -> impl Strategy<Value = Matcher> {
         Just(MatchOp::Regex),
         Just(MatchOp::NotRegex)
     ];
-    let pattern = prop_oneof![
-        "[ab]{0,2}",
-        "x[0-9]",
-        "a\\|b",
-        "\\|x1",
-        "a\\|",
+    const EXPRESSIONS: &[&str] = &[
+        "",
+        "a|b",
+        "|x1",
+        "a|",
         "node_.*",
         "node_(cpu|mem)",
         "x1?",
+        "x1*",
+        "x{0,2}",
+        "x1{0,1}",
         "a+.*",
         "[ab]*",
         "(a|b)+",
         "node_(cpu)|x[0-9]",
-        Just(".*".to_owned()),
-        Just(".+".to_owned()),
-        Just("a.*|b.*".to_owned()),
-        Just("x[0-9]?|".to_owned()),
-        Just("(?i)A".to_owned()),
-        Just("nod[e]_cpu".to_owned()),
-        Just("x\\d+".to_owned()),
-        Just("(a|)".to_owned()),
+        "node_(cpu)|",
+        ".*",
+        ".+",
+        "a.*|b.*",
+        "x[0-9]?|",
+        "(?i)A",
+        "nod[e]_cpu",
+        "x\\d+",
+        "(a|)",
+        "^x1$",
+        "x1$|a",
+        "(?i:X)1",
+        "a(?x) b",
+    ];
+    // The first two make values, the last are expressions.
+    let pattern = prop_oneof![
+        2 => "[ab]{0,2}",
+        2 => "x[0-9]",
+        9 => proptest::sample::select(EXPRESSIONS).prop_map(str::to_owned),
     ];
     (op, "__name__|job|A|zone|nope", pattern)
         .prop_filter_map("valid", |(op, name, pattern)| Matcher::new(op, &name, &pattern).ok())
