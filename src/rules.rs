@@ -14,6 +14,8 @@ pub mod notifier;
 mod recording;
 mod restore;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

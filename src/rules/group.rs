@@ -60,14 +60,21 @@ impl Schedule {
         assert!(group.interval_ms > 0, "the configuration gives every group an interval");
         let interval_ns = group.interval_ms.saturating_mul(NS_PER_MS);
         let offset_ns = (group_hash(&group.file, &group.name) % interval_ns as u64) as i64;
-        let adjusted_ns = now_ms.saturating_mul(NS_PER_MS) - offset_ns;
+        // The whole millisecond counts as past, so that a round within it is not planned again.
+        let now_ns = now_ms.saturating_add(1).saturating_mul(NS_PER_MS) - 1;
+        let adjusted_ns = now_ns - offset_ns;
         let slot_ns = adjusted_ns - adjusted_ns.rem_euclid(interval_ns) + offset_ns;
         Self { interval_ns, last_ns: None, next_ns: slot_ns + interval_ns }
     }
 
-    /// When the next round is due, rounded up.
+    /// When the next round is due; its timestamp.
     pub fn next_ms(&self) -> i64 {
-        self.next_ns.div_euclid(NS_PER_MS) + i64::from(self.next_ns % NS_PER_MS != 0)
+        self.next_ns.div_euclid(NS_PER_MS)
+    }
+
+    /// The first moment after the last round, at which its series may be ended.
+    pub fn after_last_ms(&self) -> i64 {
+        self.last_ns.map_or(i64::MIN, |last_ns| last_ns.div_euclid(NS_PER_MS) + 1)
     }
 
     /// The round that is due by now, if any; the one after it is planned.
@@ -75,9 +82,10 @@ impl Schedule {
         if now_ms < self.next_ms() {
             return None;
         }
-        let now_ns = now_ms.saturating_mul(NS_PER_MS);
-        let missed_count =
-            self.last_ns.map_or(0, |last_ns| (now_ns - last_ns) / self.interval_ns - 1).max(0);
+        let missed_count = self.last_ns.map_or(0, |last_ns| {
+            (now_ms - last_ns.div_euclid(NS_PER_MS)) * NS_PER_MS / self.interval_ns - 1
+        });
+        let missed_count = missed_count.max(0);
         let ts_ns = self.next_ns + missed_count * self.interval_ns;
         self.last_ns = Some(ts_ns);
         self.next_ns = ts_ns + self.interval_ns;

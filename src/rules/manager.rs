@@ -119,7 +119,8 @@ impl Manager {
         for group in old {
             self.metrics.end(&group.options.key());
             let interval_ms = group.options.interval_ms;
-            let sample_ms = now_ms - group.options.query_offset_ms;
+            let end_ms = now_ms.max(group.schedule.after_last_ms());
+            let sample_ms = end_ms - group.options.query_offset_ms;
             let due_ms = now_ms.saturating_add(interval_ms.saturating_mul(2));
             state.ended.push(Ended { series: group.into_series(), sample_ms, due_ms });
         }
@@ -226,6 +227,12 @@ impl Manager {
         if !wait.is_zero() {
             self.changed.wait_for(&mut state, wait);
         }
+    }
+
+    /// When the next round is due.
+    #[cfg(test)]
+    pub(super) fn next_ms(&self) -> Option<i64> {
+        self.state.lock().groups.iter().map(|group| group.schedule.next_ms()).min()
     }
 
     /// All groups in order of file and name, as they were after their last round. Never blocks on
