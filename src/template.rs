@@ -1,7 +1,7 @@
 //! Go text/template for alert texts: lexer, parser, executor, Go's fmt and time layouts.
 //!
 //! [`prometheus`] expands labels and annotations of rules, [`notification`] the texts of
-//! notifications. A [`TemplateSet`] holds parsed templates under their names; executing one is a
+//! notifications, the latter also as HTML whose values are escaped by context. A [`TemplateSet`] holds parsed templates under their names; executing one is a
 //! pure function of its data and a [`Context`], within [`OUTPUT_BYTES_MAX`], [`STEPS_MAX`] and
 //! [`DEPTH_MAX`]. Error texts and their positions are Go's.
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod exec;
 pub mod fmt;
 mod functions;
+mod html;
 mod json;
 mod lexer;
 mod node;

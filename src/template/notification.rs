@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use super::functions::with_builtins;
+use super::html::{self, escape::ESCAPERS};
 use super::notification_functions::OWN;
 use super::text_functions::{SHARED, any, strings_of, text};
 use super::time_layout::Time;
@@ -219,7 +220,7 @@ impl AlertData {
 }
 
 static FUNCTIONS: LazyLock<Arc<Functions>> =
-    LazyLock::new(|| Arc::new(with_builtins(&[SHARED, OWN])));
+    LazyLock::new(|| Arc::new(with_builtins(&[SHARED, OWN, ESCAPERS])));
 
 static BUILTIN: LazyLock<TemplateSet> = LazyLock::new(|| {
     let mut set = TemplateSet::new(Arc::clone(&FUNCTIONS));
@@ -284,6 +285,36 @@ impl Templates {
             return (text.to_owned(), Ok(()));
         }
         match self.with_inline(text) {
+            Ok(set) => set.execute(INLINE, &data.to_value(), &context(data, now_ms)),
+            Err(err) => (String::new(), Err(err)),
+        }
+    }
+
+    /// Expands a text of the configuration as HTML: values are escaped by where they stand.
+    ///
+    /// # Errors
+    /// The text does not parse, its tags do not fit together, or its execution fails.
+    pub fn expand_html(
+        &self,
+        text: &str,
+        data: &Data,
+        now_ms: i64,
+    ) -> Result<String, TemplateError> {
+        let (out, done) = self.expand_html_partly(text, data, now_ms);
+        done.map(|()| out)
+    }
+
+    /// Like [`Self::expand_html`], but also returns what was written before an error.
+    pub fn expand_html_partly(
+        &self,
+        text: &str,
+        data: &Data,
+        now_ms: i64,
+    ) -> (String, Result<(), TemplateError>) {
+        if !text.contains("{{") {
+            return (text.to_owned(), Ok(()));
+        }
+        match self.with_inline(text).and_then(|set| html::escaped(&set, INLINE)) {
             Ok(set) => set.execute(INLINE, &data.to_value(), &context(data, now_ms)),
             Err(err) => (String::new(), Err(err)),
         }

@@ -390,3 +390,62 @@ fn bombs_end_with_an_error() {
         assert!(print(text).ends_with(reason), "{text}: {}", print(text));
     }
 }
+
+#[test]
+fn html_is_escaped_by_context() {
+    let evil = "{{ $x := \"</script>'\\\"`${a}&/*\" }}";
+    let html = |text: &str| {
+        let expanded = Templates::builtin().expand_html(&format!("{evil}{text}"), &data(), NOW_MS);
+        expanded.unwrap_or_else(|err| err.message)
+    };
+    let mut differ = Vec::new();
+    for (text, expected) in [
+        ("<b>{{ $x }}</b>", "<b>&lt;/script&gt;&#39;&#34;`${a}&amp;/*</b>"),
+        (
+            "<script>f(`{{ $x }}`)</script>",
+            "<script>f(`\\u003c\\/script\\u003e\\u0027\\u0022\\u0060\\$\\{a\\}\\u0026\\/*`)</script>",
+        ),
+        (
+            "<script>f({{ $x }}) /* {{ $x }} */</script>",
+            "<script>f(\"\\u003c/script\\u003e'\\\"`${a}\\u0026/*\")   </script>",
+        ),
+        (
+            "<script>f(`${ {{ $x }} }`)</script>",
+            "html/template: expression in JS template literal: \"${ \"",
+        ),
+        ("<a {{ \"onclick\" }}=\"x\">", "<a ZgotmplZ=\"x\">"),
+        ("<a title={{ \"\" }}>", "<a title=ZgotmplZ>"),
+        (
+            "<i style=\"background: url('{{ \"javascript:x\" }}')\">",
+            "<i style=\"background: url('#ZgotmplZ')\">",
+        ),
+        ("{{ range .Alerts }}<a{{ end }}>", "html/template: \"<\" in attribute name: \"<a\""),
+        (
+            "<p title=\"{{ 1 }}",
+            "html/template: ends in a non-text context: {stateAttr delimDoubleQuote urlPartNone jsCtxRegexp [] attrNone elementNone <nil>}",
+        ),
+        (
+            "{{ define \"r\" }}{{ if . }}<i>{{ . }}</i>{{ template \"r\" (slice . 1) }}{{ end }}{{ end }}{{ template \"r\" \"<a\" }}",
+            "<i>&lt;a</i><i>a</i>",
+        ),
+        (
+            "{{ html \"<\" \"a\" }}{{ \"x\" | html | toUpper }}",
+            "html/template::1:55: predefined escaper \"html\" disallowed in template",
+        ),
+        ("<!-- {{ $x }} --><{{ \"b\" }}>", "&lt;b>"),
+        (
+            "<a href='{{ \"//a/?b=c d\" }}' data-url={{ \"x:y\" }}>",
+            "<a href='//a/?b=c%20d' data-url=#ZgotmplZ>",
+        ),
+    ] {
+        let printed = html(text);
+        if printed != expected {
+            differ.push(format!("{text}\n{printed}\n{expected}"));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    let mail = html("{{ template \"email.default.html\" . }}");
+    assert!(mail.contains("<title>[FIRING:2]  (Down &lt;1&gt;)</title>"), "{mail}");
+    assert!(mail.contains("<a href=\"http://am/#/alerts?receiver=team&#43;a\">"), "{mail}");
+    assert!(mail.contains("job = b<br>"), "{mail}");
+}

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use narthex::model::labels::Labels;
+use narthex::template::TemplateError;
 use narthex::template::notification::{AlertData, Data, Templates};
 use narthex::template::prometheus::{AlertTemplateData, QuerySample, expand_alert_text};
 
@@ -129,8 +130,13 @@ fn rule_text(text: &str) -> (String, Option<String>) {
     }
 }
 
-fn notification_text(text: &str) -> (String, Option<String>) {
-    let (out, done) = Templates::builtin().expand_partly(text, &notification(), NOW_MS);
+fn notification_text(text: &str, html: bool) -> (String, Option<String>) {
+    let (templates, data) = (Templates::builtin(), notification());
+    let (out, done): (String, Result<(), TemplateError>) = if html {
+        templates.expand_html_partly(text, &data, NOW_MS)
+    } else {
+        templates.expand_partly(text, &data, NOW_MS)
+    };
     // The goldens' data types live in a package of another name.
     (out, done.err().map(|err| err.message.replace("template.", "main.")))
 }
@@ -144,7 +150,8 @@ fn failures(file: &str) -> Option<(usize, Vec<String>)> {
         let text = field("Tmpl");
         let (out, error) = match field("Kind") {
             "prom" => rule_text(text),
-            "am" => notification_text(text),
+            "am" => notification_text(text, false),
+            "amhtml" => notification_text(text, true),
             kind => panic!("unknown kind {kind}"),
         };
         let error = error.unwrap_or_default();
@@ -162,5 +169,11 @@ fn failures(file: &str) -> Option<(usize, Vec<String>)> {
 #[test]
 fn text_templates_print_what_go_prints() {
     let Some((count, failed)) = failures("golden.json") else { return };
+    assert!(failed.is_empty(), "{} of {count} differ:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn html_templates_escape_as_go_does() {
+    let Some((count, failed)) = failures("html_golden.json") else { return };
     assert!(failed.is_empty(), "{} of {count} differ:\n{}", failed.len(), failed.join("\n"));
 }
