@@ -153,8 +153,11 @@ fn media_type(content_type: &str) -> Option<String> {
         .skip(1)
         .map(str::trim)
         .all(|parameter| parameter.is_empty() || parameter.contains('='));
-    let (kind, sub) = media.split_once('/')?;
-    (token(kind) && token(sub) && parameters_are_pairs).then_some(media)
+    let parts_are_tokens = match media.split_once('/') {
+        Some((kind, sub)) => token(kind) && token(sub),
+        None => token(&media),
+    };
+    (parts_are_tokens && parameters_are_pairs).then_some(media)
 }
 
 /// Reads one body into one batch.
@@ -194,6 +197,9 @@ impl BodyAppender<'_> {
             result = Err(ScrapeError::SampleLimit);
         }
         if result.is_ok() {
+            for (metric, metadata) in self.cache.take_untold() {
+                self.append.metadata(&metric, &metadata);
+            }
             let vanished = self.cache.end_good();
             append_stale(self.append, &vanished, self.timestamp_ms);
         }
@@ -255,14 +261,12 @@ impl BodyAppender<'_> {
         }
         let family: Option<(&str, MetricType)> =
             progress.family.and_then(|id| self.cache.family(id));
-        series::parse(text, family, &mut progress.pairs)?;
-        let stored = match sample_labels::stored(self.job, self.target_labels, &progress.pairs) {
-            Ok(stored) => stored,
-            Err(err) => {
-                progress.counts.scraped += 1;
-                return Err(err.into());
-            }
-        };
+        let (job, target_labels) = (self.job, self.target_labels);
+        let stored = series::parse(text, family, &mut progress.pairs)
+            .map_err(ScrapeError::from)
+            .and_then(|()| Ok(sample_labels::stored(job, target_labels, &progress.pairs)?))
+            // Counted here, because its line ends the scrape.
+            .inspect_err(|_| progress.counts.scraped += 1)?;
         Ok((self.cache.insert(text, stored.map_or(Kind::Dropped, Kind::Series)), true))
     }
 
@@ -300,28 +304,22 @@ impl BodyAppender<'_> {
             progress.family = Some(id);
         }
         if let Some((metric, statement)) = self.cache.see_metadata(id) {
-            self.state(&metric, statement);
+            self.cache.state(&metric, statement);
         }
     }
 
     fn metadata(&mut self, line: &[u8], metric: &str, statement: Statement) -> LineId {
         if let Some(id) = self.cache.find(line) {
             if let Some((metric, statement)) = self.cache.see_metadata(id) {
-                self.state(&metric, statement);
+                self.cache.state(&metric, statement);
             }
             return id;
         }
         let metric: Arc<str> = Arc::from(metric);
-        self.state(&metric, statement.clone());
+        self.cache.state(&metric, statement.clone());
         let id = self.cache.insert(line, Kind::Metadata(metric, statement));
         self.cache.see(id);
         id
-    }
-
-    fn state(&mut self, metric: &Arc<str>, statement: Statement) {
-        if let Some(metadata) = self.cache.state(metric, statement) {
-            self.append.metadata(metric, &metadata);
-        }
     }
 }
 

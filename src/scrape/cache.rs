@@ -4,7 +4,7 @@
 //! In the steady state a scrape compares each line with the one that followed the same line last
 //! time: no table is asked and no label parsed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -79,6 +79,8 @@ pub(super) struct Cache {
     /// Number of lines after the last good scrape.
     good_line_count: usize,
     metadata: SharedMetadata,
+    /// Families whose metadata the store has not been told.
+    untold: BTreeSet<Arc<str>>,
 }
 
 impl Cache {
@@ -97,7 +99,13 @@ impl Cache {
             carried: Vec::new(),
             good_line_count: 0,
             metadata,
+            untold: BTreeSet::new(),
         }
+    }
+
+    /// Number of lines remembered.
+    pub fn line_count(&self) -> usize {
+        self.lines.len() - self.free.len()
     }
 
     fn line(&self, id: LineId) -> &Line {
@@ -243,7 +251,7 @@ impl Cache {
             vanished.sort();
         }
         self.good_line_count = self.seen_count;
-        if self.seen_count < self.lines.len() - self.free.len() {
+        if self.seen_count < self.line_count() {
             self.remove(|line| match line.kind {
                 Kind::Metadata(..) => line.seen + METADATA_SCRAPES_KEPT < attempt,
                 _ => line.seen != attempt,
@@ -305,8 +313,8 @@ impl Cache {
         self.metadata.lock().retain(|metric, _| metadata_left.contains(metric));
     }
 
-    /// Takes in a metadata statement; the family's metadata when this changed it.
-    pub fn state(&self, metric: &Arc<str>, statement: Statement) -> Option<Metadata> {
+    /// Takes in a metadata statement.
+    pub fn state(&mut self, metric: &Arc<str>, statement: Statement) {
         let mut families = self.metadata.lock();
         let known = families.get(metric);
         let mut metadata = known.cloned().unwrap_or_default();
@@ -315,10 +323,18 @@ impl Cache {
             Statement::Help(help) => metadata.help = help,
             Statement::Unit(unit) => metadata.unit = unit,
         }
-        if known == Some(&metadata) {
-            return None;
+        if known != Some(&metadata) {
+            families.insert(Arc::clone(metric), metadata);
+            self.untold.insert(Arc::clone(metric));
         }
-        families.insert(Arc::clone(metric), metadata.clone());
-        Some(metadata)
+    }
+
+    /// Families whose metadata has changed since the last call.
+    pub fn take_untold(&mut self) -> Vec<(Arc<str>, Metadata)> {
+        let families = self.metadata.lock();
+        let untold = std::mem::take(&mut self.untold).into_iter();
+        untold
+            .filter_map(|metric| families.get(&metric).cloned().map(|own| (metric, own)))
+            .collect()
     }
 }

@@ -82,7 +82,7 @@ pub(super) struct Target {
     pub shown_url: String,
     /// What tells it apart within its pool: all labels but interval and timeout, and the URL.
     pub key: TargetKey,
-    /// Fixes the phase.
+    /// Fixes the phase; made of the key, so that a new timeout does not shift it.
     pub hash: u64,
     /// Time between scrapes.
     pub interval: Duration,
@@ -190,7 +190,7 @@ fn build(job: &JobOptions, discovered_labels: Labels, all: &Labels) -> Result<Ta
     Ok(Target {
         discovered_labels,
         labels: all.retain(|name| !name.starts_with(RESERVED_PREFIX)),
-        hash: timing::target_hash(all, &shown_url),
+        hash: timing::target_hash(&identity, &shown_url),
         key: (identity, shown_url.clone()),
         url,
         shown_url,

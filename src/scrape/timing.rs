@@ -50,7 +50,7 @@ pub(super) fn server_seed(hostname: &str, external_labels: &Labels) -> u64 {
     fnv1a(format!("{hostname}{external_labels}").as_bytes())
 }
 
-/// The hash that fixes a target's phase, as in Prometheus.
+/// The hash that fixes a target's phase, made as in Prometheus.
 pub(super) fn target_hash(labels: &Labels, url: &str) -> u64 {
     fnv1a(format!("{:016}{url}", hash(labels)).as_bytes())
 }
