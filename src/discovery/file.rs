@@ -102,6 +102,7 @@ fn watcher(patterns: &[PathBuf], sender: mpsc::Sender<()>) -> Option<Recommended
     };
     let folders: BTreeSet<&Path> = patterns.iter().filter_map(|path| path.parent()).collect();
     for folder in folders {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         if let Err(err) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(error = %err, path = %folder.display(), "Error adding file watch.");
         }

@@ -172,6 +172,8 @@ impl Manager {
     /// Follows discovery until it ends or this manager is shut down.
     pub async fn run(&self, mut targets: watch::Receiver<Arc<TargetSets>>) {
         let mut shutdown = self.shared.shutdown.subscribe();
+        // What was published before this call counts too.
+        targets.mark_changed();
         loop {
             tokio::select! {
                 () = stopped(&mut shutdown) => return,
