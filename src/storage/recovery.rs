@@ -108,7 +108,7 @@ pub fn open(
         folders,
         metrics,
     };
-    let seconds = (store.clock.monotonic() - started).as_secs_f64();
+    let seconds = store.seconds_since(started);
     info!(series, seconds, "The store is open.");
     Ok(store)
 }

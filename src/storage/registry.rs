@@ -59,7 +59,7 @@ impl Arena {
 /// All series of the head.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// Bound numbers by fingerprint, except retired ones.
+    /// Bound numbers by fingerprint, retired ones too: a sample brings them back.
     table: HashTable<SeriesRef>,
     /// By number; 0: free or reserved.
     fingerprints: Vec<u128>,
@@ -69,7 +69,7 @@ pub struct Registry {
     arena: Arena,
     index: HeadIndex,
     free: Vec<SeriesRef>,
-    /// Without samples; still bound, because a batch may hold the number.
+    /// Without samples and out of the index; still bound, because a batch may hold the number.
     retired: RoaringBitmap,
     /// Held by open batches that may know retired numbers.
     pin: Arc<()>,
@@ -89,7 +89,6 @@ impl Registry {
         let successor = last.and_then(|last| self.successors.get(last as usize));
         if let Some(successor) = successor {
             let guess = successor.load(Ordering::Relaxed);
-            // A retired series is found too: its first sample brings it back.
             if self.fingerprints.get(guess as usize) == Some(&fingerprint) {
                 return Some(guess);
             }
@@ -135,13 +134,9 @@ impl Registry {
         debug_assert_eq!(self.find(fingerprint), None);
         self.fingerprints[series as usize] = fingerprint;
         self.spans[series as usize] = self.arena.push(canonical);
-        self.insert(series, labels);
-    }
-
-    fn insert(&mut self, series: SeriesRef, labels: &Labels) {
         let fingerprints = &self.fingerprints;
         let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
-        self.table.insert_unique(hash(&series), series, hash);
+        self.table.insert_unique(fingerprint as u64, series, hash);
         self.index.insert(series, labels);
     }
 
@@ -178,23 +173,17 @@ impl Registry {
     }
 
     fn unbind(&mut self, series: SeriesRef) {
-        self.remove(series);
+        let fingerprint = self.fingerprints[series as usize];
+        let own = self.table.find_entry(fingerprint as u64, |candidate| *candidate == series);
+        if let Ok(entry) = own {
+            entry.remove();
+        }
+        let labels = self.labels(series);
+        self.index.remove(series, &labels);
         self.arena.live_bytes -= self.spans[series as usize].len as usize;
         self.arena.dead_bytes += self.spans[series as usize].len as usize;
         self.spans[series as usize] = Span::default();
         self.fingerprints[series as usize] = 0;
-    }
-
-    /// Out of table and index.
-    fn remove(&mut self, series: SeriesRef) {
-        let fingerprint = self.fingerprints[series as usize];
-        if let Ok(entry) =
-            self.table.find_entry(fingerprint as u64, |candidate| *candidate == series)
-        {
-            entry.remove();
-            let labels = self.labels(series);
-            self.index.remove(series, &labels);
-        }
     }
 
     /// The fingerprint of a bound number; 0 when it is free.
@@ -224,7 +213,7 @@ impl Registry {
 
     /// Series that are bound and not retired.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() - self.retired.len() as usize
     }
 
     /// To be held by a batch as long as it remembers numbers.
@@ -236,11 +225,11 @@ impl Registry {
     pub fn revive(&mut self, series: SeriesRef) {
         if self.retired.remove(series) {
             let labels = self.labels(series);
-            self.insert(series, &labels);
+            self.index.insert(series, &labels);
         }
     }
 
-    /// Whether any series is retired.
+    /// Series that are retired.
     pub fn retired(&self) -> &RoaringBitmap {
         &self.retired
     }
@@ -258,7 +247,8 @@ impl Registry {
             self.free.push(*series);
         }
         for series in dead {
-            self.remove(*series);
+            let labels = self.labels(*series);
+            self.index.remove(*series, &labels);
         }
         self.retired.extend(dead);
         self.retired_pin = Some(std::mem::take(&mut self.pin));
@@ -300,9 +290,10 @@ mod tests {
         let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
         assert_eq!(registry.find_after(Some(a), u128::from(b'b')), Some(b));
         assert_eq!(registry.collect(&[b]), (1, vec![]));
-        assert_eq!(registry.find(u128::from(b'b')), None);
+        assert_eq!(registry.len(), 1);
         assert_eq!(registry.index().select(&[Matcher::equal("__name__", "b")]).len(), 0);
         registry.revive(b);
+        assert_eq!(registry.len(), 2);
         assert_eq!(registry.find(u128::from(b'b')), Some(b));
         let batch = registry.pin();
         assert_eq!(registry.collect(&[b]), (1, vec![]));

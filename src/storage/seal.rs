@@ -72,7 +72,7 @@ impl Store {
             }
             let started = self.clock.monotonic();
             let sealed = self.seal(&log, last_sequence);
-            let seconds = (self.clock.monotonic() - started).as_secs_f64();
+            let seconds = self.seconds_since(started);
             self.metrics.seal_seconds.observe(seconds);
             match &sealed {
                 Ok(()) => self.metrics.seals.inc(),

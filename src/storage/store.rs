@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -113,6 +114,11 @@ impl Store {
         self.options.out_of_order_window_ms.load(Ordering::Relaxed).max(0)
     }
 
+    /// Seconds since a reading of the monotonic clock.
+    pub fn seconds_since(&self, start: Duration) -> f64 {
+        self.clock.monotonic().saturating_sub(start).as_secs_f64()
+    }
+
     /// A number for a new file.
     pub fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
@@ -130,9 +136,10 @@ impl Store {
         };
         let new = LogFile::create(&self.disk, &self.folders.logs, header, capacity_bytes)?;
         let new = Arc::new(new);
-        let end = match old.is_empty() {
-            true => Edit::DropLog(old.id()),
-            false => Edit::CloseLog(old.id(), writer.end_bytes),
+        let end = if old.is_empty() {
+            Edit::DropLog(old.id())
+        } else {
+            Edit::CloseLog(old.id(), writer.end_bytes)
         };
         let mut manifest = self.manifest.lock();
         if let Err(err) = manifest.edit(&[end, Edit::AddLog(new.id())]) {
@@ -178,8 +185,7 @@ impl Store {
     fn sync_file(&self, file: &LogFile) -> io::Result<()> {
         let start = self.clock.monotonic();
         let result = file.sync();
-        let seconds = (self.clock.monotonic() - start).as_secs_f64();
-        self.metrics.fsync_seconds.observe(seconds);
+        self.metrics.fsync_seconds.observe(self.seconds_since(start));
         result
     }
 

@@ -150,6 +150,34 @@ impl Writer {
         }
         Ok(count)
     }
+
+    /// Writes the frame and lets readers see it; false when there is nothing to write.
+    fn write(&mut self) -> io::Result<bool> {
+        let base_ms = self.active.header().base_ms;
+        self.groups.write(&mut self.accepted, base_ms, &mut self.frame);
+        write_loose(&self.late, base_ms, &mut self.frame);
+        if self.frame.is_empty() {
+            return Ok(false);
+        }
+        let (active, sequence) = (&self.active, self.sequence + 1);
+        let bytes = self.frame.finish(active.id(), sequence, active.durable_bytes());
+        let end_bytes = self.end_bytes + bytes.len() as u64;
+        assert!(end_bytes <= active.capacity_bytes(), "room was made for the frame");
+        active.write_at(bytes, self.end_bytes)?;
+        let frame =
+            Frame { sequence, durable_bytes: 0, body_start: FRAME_HEADER_BYTES, end: bytes.len() };
+        let mut directory = active.directory().write();
+        let shift = self.end_bytes as u32;
+        add_to_directory(&mut directory, bytes, &frame, base_ms, shift)
+            .expect("own frames are well-formed");
+        drop(directory);
+        active.publish(end_bytes);
+        self.end_bytes = end_bytes;
+        self.sequence = sequence;
+        let newest = self.accepted.iter().chain(&self.late).map(|sample| sample.timestamp_ms);
+        self.head_max_ms = self.head_max_ms.max(newest.max());
+        Ok(true)
+    }
 }
 
 impl Store {
@@ -200,7 +228,7 @@ impl Store {
         appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
         self.add_metadata(writer, &staged.metadata);
         self.revive(writer);
-        let written = self.write(writer).map_err(|err| {
+        let written = writer.write().map_err(|err| {
             self.poison("write to the log file failed", &err);
             AppendError::Io(err)
         })?;
@@ -325,34 +353,6 @@ impl Store {
         }
         let mut registry = self.registry.write();
         writer.fresh.iter().for_each(|series| registry.revive(*series));
-    }
-
-    /// Writes the frame and lets readers see it; false when there is nothing to write.
-    fn write(&self, writer: &mut Writer) -> io::Result<bool> {
-        let base_ms = writer.active.header().base_ms;
-        writer.groups.write(&mut writer.accepted, base_ms, &mut writer.frame);
-        write_loose(&writer.late, base_ms, &mut writer.frame);
-        if writer.frame.is_empty() {
-            return Ok(false);
-        }
-        let (active, sequence) = (&writer.active, writer.sequence + 1);
-        let bytes = writer.frame.finish(active.id(), sequence, active.durable_bytes());
-        let end_bytes = writer.end_bytes + bytes.len() as u64;
-        assert!(end_bytes <= active.capacity_bytes(), "room was made for the frame");
-        active.write_at(bytes, writer.end_bytes)?;
-        let frame =
-            Frame { sequence, durable_bytes: 0, body_start: FRAME_HEADER_BYTES, end: bytes.len() };
-        let mut directory = active.directory().write();
-        let shift = writer.end_bytes as u32;
-        add_to_directory(&mut directory, bytes, &frame, base_ms, shift)
-            .expect("own frames are well-formed");
-        drop(directory);
-        active.publish(end_bytes);
-        writer.end_bytes = end_bytes;
-        writer.sequence = sequence;
-        let newest = writer.accepted.iter().chain(&writer.late).map(|sample| sample.timestamp_ms);
-        writer.head_max_ms = writer.head_max_ms.max(newest.max());
-        Ok(true)
     }
 
     fn labels_of(&self, sample: &StagedSample, unknown: &[UnknownSeries]) -> Labels {

@@ -52,7 +52,7 @@ impl Group {
 /// All groups.
 #[derive(Debug, Default)]
 pub struct Groups {
-    groups: Vec<Group>,
+    all: Vec<Group>,
     /// Empty ones, to be used again.
     free: Vec<u32>,
     /// Owner by series, or [`NONE`].
@@ -166,13 +166,13 @@ impl Groups {
     }
 
     fn group(&self, group: u32) -> &Group {
-        &self.groups[group as usize]
+        &self.all[group as usize]
     }
 
     /// Whether a row is smaller than so many loose samples. The length of a frame is estimated
     /// from this: bitmaps take at most six bytes for each sample.
     fn deserves_row(&self, group: u32, count: usize) -> bool {
-        let Some(group) = self.groups.get(group as usize) else { return false };
+        let Some(group) = self.all.get(group as usize) else { return false };
         let slots = group.members.len();
         count == slots || 2 * slots.div_ceil(8) + 6 <= 6 * count
     }
@@ -195,16 +195,16 @@ impl Groups {
     fn new_group(&mut self) -> u32 {
         let group = Group { members: Vec::new(), written: Vec::new(), local: NONE, defined: 0 };
         if let Some(free) = self.free.pop() {
-            self.groups[free as usize] = group;
+            self.all[free as usize] = group;
             return free;
         }
-        self.groups.push(group);
-        (self.groups.len() - 1) as u32
+        self.all.push(group);
+        (self.all.len() - 1) as u32
     }
 
     /// Makes `group` the owner of the samples' series, in new slots.
     fn adopt(&mut self, group: u32, samples: &[Accepted]) {
-        let target = &mut self.groups[group as usize];
+        let target = &mut self.all[group as usize];
         for sample in samples {
             self.owner[sample.series as usize] = group;
             self.slot[sample.series as usize] = target.members.len() as u16;
@@ -216,7 +216,7 @@ impl Groups {
     /// A loose sample: the next row must tell the value anew.
     fn unwrite(&mut self, series: SeriesRef) {
         let (owner, slot) = (self.owner[series as usize], self.slot[series as usize]);
-        if let Some(group) = self.groups.get_mut(owner as usize) {
+        if let Some(group) = self.all.get_mut(owner as usize) {
             group.written[usize::from(slot) / 64] &= !(1 << (slot % 64));
         }
     }
@@ -238,7 +238,7 @@ impl Groups {
 
     /// Adds samples to the newest row; their slots come after those it has.
     fn extend_row(&mut self, group: u32, samples: &[Accepted], plan: &mut Plan) {
-        let target = &mut self.groups[group as usize];
+        let target = &mut self.all[group as usize];
         let Some(row) = plan.rows.last_mut() else { return };
         let end = row.words.start + target.members.len().div_ceil(64);
         plan.present.resize(end, 0);
@@ -263,7 +263,7 @@ impl Groups {
         if plan.rows.iter().any(|row| undefined(self.group(row.group))) {
             let out = frame.begin(Section::Members);
             for row in &plan.rows {
-                let group = &mut self.groups[row.group as usize];
+                let group = &mut self.all[row.group as usize];
                 if !undefined(group) {
                     continue;
                 }
@@ -279,7 +279,7 @@ impl Groups {
         if !plan.rows.is_empty() {
             let out = frame.begin(Section::Rows);
             for row in &plan.rows {
-                let group = &self.groups[row.group as usize];
+                let group = &self.all[row.group as usize];
                 push_varint(out, u64::from(group.local));
                 // Slots that a later row of this commit added are not in this one's bitmaps.
                 let slots = group.members.len().min(64 * row.words.len());
@@ -299,7 +299,7 @@ impl Groups {
     pub fn begin_file(&mut self) {
         self.local_count = 0;
         self.free.clear();
-        for (number, group) in (0_u32..).zip(&mut self.groups) {
+        for (number, group) in (0_u32..).zip(&mut self.all) {
             let old = std::mem::take(&mut group.members);
             for (slot, series) in old.into_iter().enumerate() {
                 let at = series as usize;

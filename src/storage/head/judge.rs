@@ -11,6 +11,7 @@ pub const NO_SAMPLE: i64 = i64::MIN;
 
 /// What samples of one batch are measured against.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the name")]
 pub struct Bounds {
     /// Newest acceptable timestamp.
     pub max_ms: i64,
@@ -93,23 +94,25 @@ impl Bounds {
                 return Verdict::InOrder;
             }
             if timestamp_ms == newest.0 {
-                return match bits == newest.1 {
-                    true => Verdict::Same,
-                    false => Verdict::Refused(RejectReason::DuplicateTimestamp),
-                };
+                if bits == newest.1 {
+                    return Verdict::Same;
+                }
+                return Verdict::Refused(RejectReason::DuplicateTimestamp);
             }
         }
         if self.window_ms > 0 {
-            return match timestamp_ms >= head_max_ms.saturating_sub(self.window_ms) {
-                false => Verdict::Refused(RejectReason::TooOld),
-                true if strict => Verdict::Refused(RejectReason::OutOfOrder),
-                true => Verdict::Late,
-            };
+            if timestamp_ms < head_max_ms.saturating_sub(self.window_ms) {
+                return Verdict::Refused(RejectReason::TooOld);
+            }
+            if strict {
+                return Verdict::Refused(RejectReason::OutOfOrder);
+            }
+            return Verdict::Late;
         }
-        Verdict::Refused(match timestamp_ms < in_order_min_ms {
-            true => RejectReason::OutOfBounds,
-            false => RejectReason::OutOfOrder,
-        })
+        if timestamp_ms < in_order_min_ms {
+            return Verdict::Refused(RejectReason::OutOfBounds);
+        }
+        Verdict::Refused(RejectReason::OutOfOrder)
     }
 }
 

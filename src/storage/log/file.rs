@@ -42,14 +42,14 @@ impl LogFile {
         header: FileHeader,
         capacity_bytes: u64,
     ) -> io::Result<Self> {
-        assert!(capacity_bytes <= u64::from(u32::MAX), "offsets fit in four bytes");
+        assert!(u32::try_from(capacity_bytes).is_ok(), "offsets fit in four bytes");
         let path = folder.join(file_name(header.file_id));
         let made = Self::write_new(disk, folder, &path, header, capacity_bytes);
-        made.map_err(|err| {
+        if made.is_err() {
             // What cannot be removed is garbage that the next start removes.
             let _ = disk.remove_file(&path);
-            err
-        })
+        }
+        made
     }
 
     fn write_new(

@@ -153,10 +153,10 @@ mod tests {
             scan(&bytes, 7, None)
         };
         // The last frame (index 4) knows of everything before ends[3].
-        for index in 0..5 {
-            let (frames, tail) = damaged(ends[index]);
+        for (index, end) in ends.iter().take(5).enumerate() {
+            let (frames, tail) = damaged(*end);
             assert_eq!(frames.len(), index);
-            let offset_bytes = ends[index] as u64;
+            let offset_bytes = *end as u64;
             let reason = "checksum of the frame does not match";
             let expected = match index {
                 0..=2 => Tail::Corrupt { offset_bytes, reason },

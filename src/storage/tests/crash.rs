@@ -215,3 +215,10 @@ fn what_is_acknowledged_is_found_and_what_is_found_was_submitted() {
         }
     }
 }
+
+/// A series without samples was forgotten by the index but known to the successor of another, and
+/// so got a second number beside the first.
+#[test]
+fn a_forgotten_series_comes_back_under_its_own_number() {
+    run(1071);
+}

@@ -229,7 +229,23 @@ fn readers_see_whole_commits_while_writers_and_sealing_go_on() {
             }
         }
         is_done.store(true, Ordering::Relaxed);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
     assert!(read(&all(&storage)).iter().all(|own| own.1.len() == 400));
+}
+
+#[test]
+fn a_log_file_is_closed_when_it_is_old() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    machine.clock.advance_ms(60 * MINUTE);
+    storage.store.close_old_log().unwrap();
+    append(&storage, &[(labels("m", 0), machine.clock.now_ms(), 1.0)]);
+    assert_eq!(storage.store.version.load().logs.len(), 1);
+    storage.store.close_old_log().unwrap();
+    assert_eq!(storage.store.version.load().logs.len(), 2);
+    storage.store.seal_closed().unwrap();
+    assert_eq!(storage.store.version.load().segments.len(), 1);
 }
