@@ -357,6 +357,7 @@ r.yml:4:35: group "g", rule 1, "a{}": invalid field 'for' in recording rule
 r.yml:4:14: group "g", rule 1, "a{}": braces present in the recording rule name; should it be in expr?: a{}
 "#);
         insta::assert_snapshot!(errors("  - {record: a, expr: b, labels: {__name__: c}}"), @r#"r.yml:4:5: group "g", rule 1, "a": invalid label name: __name__"#);
+        insta::assert_snapshot!(errors("  - {alert: a, expr: b, annotations: {s: '{{ if }}'}}"), @r#"r.yml:4:5: group "g", rule 1, "a": annotation "s": template: __alert_a:1: missing value for if"#);
         insta::assert_snapshot!(errors("  - {alert: a, expr: b, fore: 5m}"), @r#"r.yml:4:25: unknown field "fore", expected one of: alert, annotations, expr, for, keep_firing_for, labels, record"#);
         insta::assert_snapshot!(parse("groups:\n- name: a\n- name: a\n- rules: []").unwrap_err(), @r#"
 r.yml:3:3: groupname: "a" is repeated in the same file

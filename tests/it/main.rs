@@ -10,5 +10,6 @@ mod promql_conformance;
 mod promql_eval;
 mod promql_scripts;
 mod promql_store;
+mod rules_examples;
 mod templates;
 mod tidy;
