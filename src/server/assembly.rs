@@ -256,13 +256,14 @@ impl Assembly {
         let services = &self.services;
         let (stop, stopping) = watch::channel(false);
         let (stop_alerting, alerting_stopping) = watch::channel(false);
-        self.apply(options, &self.initial).context("apply the configuration")?;
         let mut tasks = Vec::new();
+        // Subscribed before anything is applied, so that the first targets are seen as a change.
         let scrape = services.scrape.clone();
         let targets = self.scrape_discovery.targets();
         tasks.push(tokio::spawn(async move { scrape.run(targets).await }));
-        let (notifier, mut targets) =
-            (services.notifier.clone(), self.alertmanager_discovery.targets());
+        self.apply(options, &self.initial).context("apply the configuration")?;
+        let notifier = services.notifier.clone();
+        let mut targets = self.alertmanager_discovery.targets();
         let mut stopped = stopping.clone();
         tasks.push(tokio::spawn(async move {
             loop {

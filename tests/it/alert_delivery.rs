@@ -66,8 +66,8 @@ struct Scene {
 
 impl Scene {
     fn new(folder: &Path) -> Self {
-        let slack = HttpReceiver::start("ok");
-        let pagerduty = HttpReceiver::start("{\"status\":\"success\"}");
+        let slack = HttpReceiver::start("text/plain", "ok");
+        let pagerduty = HttpReceiver::start("application/json", "{\"status\":\"success\"}");
         std::fs::write(folder.join("rules.yml"), RULES).unwrap();
         let alertmanager = folder.join("alertmanager.yml");
         let text = alertmanager_config(slack.port, pagerduty.port, folder);

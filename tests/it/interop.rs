@@ -11,28 +11,28 @@ use serde_json::Value;
 
 use crate::process::{Process, Server, encoded, free_port, get, now_ms, request, wait_for};
 
-/// Dashboard-style range queries; each must give at least one series.
+/// Dashboard-style range queries, `#` before each selector; each must give at least one series.
 const QUERIES: [&str; 20] = [
-    "up",
-    "node_load1",
-    "sum by (mode) (rate(node_cpu_seconds_total[10s]))",
-    "100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode=\"idle\"}[10s])))",
-    "1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes",
-    "node_filesystem_avail_bytes / node_filesystem_size_bytes",
-    "sum without (cpu) (irate(node_cpu_seconds_total[10s]))",
-    "topk(3, node_filesystem_size_bytes)",
-    "max_over_time(node_load1[10s])",
-    "avg_over_time(node_memory_MemFree_bytes[10s])",
-    "increase(node_context_switches_total[10s])",
-    "deriv(node_memory_Cached_bytes[10s])",
-    "predict_linear(node_filesystem_free_bytes[10s], 3600)",
-    "count(node_cpu_seconds_total) by (mode) > 0",
-    "quantile by (mode) (0.9, rate(node_cpu_seconds_total[10s]))",
-    "label_replace(up, \"host\", \"$1\", \"instance\", \"(.*):.*\")",
-    "stddev_over_time(node_load5[10s])",
-    "time() - node_boot_time_seconds",
-    "node_memory_MemTotal_bytes - on (instance) group_left node_memory_MemFree_bytes",
-    "sum(rate(node_network_receive_bytes_total[10s])) by (device) or vector(0)",
+    "#up",
+    "#node_load1",
+    "sum by (mode) (rate(#node_cpu_seconds_total[10s]))",
+    "100 * (1 - avg by (instance) (rate(#node_cpu_seconds_total{mode=\"idle\"}[10s])))",
+    "1 - #node_memory_MemAvailable_bytes / #node_memory_MemTotal_bytes",
+    "#node_filesystem_avail_bytes / #node_filesystem_size_bytes",
+    "sum without (cpu) (irate(#node_cpu_seconds_total[10s]))",
+    "topk(3, #node_filesystem_size_bytes)",
+    "max_over_time(#node_load1[10s])",
+    "avg_over_time(#node_memory_MemFree_bytes[10s])",
+    "increase(#node_context_switches_total[10s])",
+    "deriv(#node_memory_Cached_bytes[10s])",
+    "predict_linear(#node_filesystem_free_bytes[10s], 3600)",
+    "count(#node_cpu_seconds_total) by (mode) > 0",
+    "quantile by (mode) (0.9, rate(#node_cpu_seconds_total[10s]))",
+    "label_replace(#up, \"host\", \"$1\", \"instance\", \"(.*):.*\")",
+    "stddev_over_time(#node_load5[10s])",
+    "time() - #node_boot_time_seconds",
+    "#node_memory_MemTotal_bytes - on (instance) group_left #node_memory_MemFree_bytes",
+    "sum(rate(#node_network_receive_bytes_total[10s])) by (device) or vector(0)",
 ];
 
 /// Where the program is, or `None` (with a message) when it may be missing.
@@ -139,8 +139,7 @@ fn interop_remote_write_from_prometheus_answers_the_same() {
     wait_for("what Prometheus has", || newest(server.port).filter(|at| *at > end as f64 + 1.0));
     for query in QUERIES {
         // Both hold the same samples of the job that Prometheus writes; ours has more jobs.
-        let query = query.replace("node_", "NODE_").replace("up", "UP");
-        let query = only_job_node(&query);
+        let query = only_job_node(query);
         let theirs = matrix(prometheus_port, &query, begun + 3, end);
         let ours = matrix(server.port, &query, begun + 3, end);
         assert!(!theirs.is_empty(), "{query}: no series");
@@ -178,26 +177,20 @@ fn interop_remote_write_from_prometheus_answers_the_same() {
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("{} => 1 @["), "{output:?}");
 }
 
-/// Adds `job="node"` to every selector whose metric was written in capitals.
+/// Adds `job="node"` to every selector, which `#` marks.
 fn only_job_node(query: &str) -> String {
-    let mut out = String::new();
-    let mut rest = query;
-    while let Some(at) = rest.find("NODE_").into_iter().chain(rest.find("UP")).min() {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
+    let mut parts = query.split('#');
+    let mut out = parts.next().unwrap_or("").to_owned();
+    for part in parts {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
-        let name = rest[..end].replace("NODE_", "node_").replace("UP", "up");
-        out.push_str(&name);
-        rest = &rest[end..];
-        if let Some(inner) = rest.strip_prefix('{') {
-            out.push_str("{job=\"node\",");
-            rest = inner;
-        } else {
-            out.push_str("{job=\"node\"}");
+        let end = part.find(|c| !word(c)).unwrap_or(part.len());
+        let (name, rest) = part.split_at(end);
+        out.push_str(name);
+        match rest.strip_prefix('{') {
+            Some(inner) => out.push_str(&format!("{{job=\"node\",{inner}")),
+            None => out.push_str(&format!("{{job=\"node\"}}{rest}")),
         }
     }
-    out.push_str(rest);
     out
 }
 

@@ -222,7 +222,7 @@ pub struct HttpReceiver {
 }
 
 impl HttpReceiver {
-    pub fn start(answer: &'static str) -> Self {
+    pub fn start(content_type: &'static str, answer: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -231,7 +231,9 @@ impl HttpReceiver {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let shared = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream.unwrap(), answer, &shared));
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length:");
+                std::thread::spawn(move || serve(stream.unwrap(), &head, answer, &shared));
             }
         });
         Self { port, received }
@@ -252,7 +254,7 @@ impl HttpReceiver {
 }
 
 /// Answers requests on one connection until the client closes it.
-fn serve(stream: TcpStream, answer: &str, received: &Mutex<Vec<Received>>) {
+fn serve(stream: TcpStream, head: &str, answer: &str, received: &Mutex<Vec<Received>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
     loop {
@@ -277,7 +279,6 @@ fn serve(stream: TcpStream, answer: &str, received: &Mutex<Vec<Received>>) {
         let path = first.split(' ').nth(1).unwrap_or("").to_owned();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         received.lock().unwrap().push(Received { path, body });
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:";
         if write!(writer, "{head} {}\r\n\r\n{answer}", answer.len()).is_err() {
             return;
         }
