@@ -23,6 +23,7 @@ use axum::middleware;
 use axum::routing::get;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::alerting;
 use crate::base::clock::Clock;
 use crate::base::metrics::Registry;
 use crate::model::labels::Labels;
@@ -30,8 +31,9 @@ use crate::model::matcher::AnchoredRegex;
 use crate::promql::engine::Engine;
 use crate::promql::parser::ParserOptions;
 use crate::remote::receive::Receiver;
+use crate::rules;
+use crate::scrape;
 use crate::storage::Storage;
-use crate::{alerting, rules, scrape};
 
 /// The Prometheus whose behaviour we promise; what clients see as our version.
 pub const COMPATIBLE_VERSION: &str = "3.14.0";

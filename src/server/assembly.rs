@@ -13,14 +13,18 @@ use tracing::{error, info};
 use super::reload::Configuration;
 use super::sinks::{Preparation, Sinks};
 use super::{Ground, Options, process_metrics};
+use crate::alerting;
 use crate::api::{self, COMPATIBLE_VERSION, Control, Loaded, ReloadAnswer, Services};
 use crate::base::metrics::{Number, Registry};
+use crate::discovery;
 use crate::promql::engine::{Engine, EngineOptions};
 use crate::remote::receive::Receiver;
+use crate::rules;
 use crate::rules::notifier::Notifier;
+use crate::scrape;
+use crate::storage;
 use crate::storage::Storage;
 use crate::storage::select::Select;
-use crate::{alerting, discovery, rules, scrape, storage};
 
 /// A log file is closed and sealed when it is this long …
 const LOG_FILE_BYTES_MAX: u64 = 128 << 20;
