@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::base::metrics::{Number, Registry};
+use tracing::warn;
+
+use crate::base::metrics::{Number, Registry, Vector};
 use crate::encoding::wire::remote_write::{self, DecodeError, Item, Series};
 use crate::model::labels::METRIC_NAME;
 use crate::storage::append::{Append, AppendError, Appender, OnReject, SeriesKey, Ticket};
@@ -32,8 +34,8 @@ pub enum WriteError {
 pub struct Written {
     /// Durable once waited for.
     pub ticket: Ticket,
-    /// Native histograms that were left out, because this version stores floats only.
-    pub histogram_count: usize,
+    /// Float samples that are stored now, those among them that were there before.
+    pub sample_count: u64,
 }
 
 /// Takes remote-write requests.
@@ -41,6 +43,7 @@ pub struct Written {
 pub struct Receiver {
     store: Arc<dyn Appender>,
     invalid_labels: Number,
+    dropped: Vector,
 }
 
 impl Receiver {
@@ -50,7 +53,12 @@ impl Receiver {
             "prometheus_api_remote_write_invalid_labels_samples_total",
             "The total number of received remote write samples and histogram samples which contained invalid labels.",
         );
-        Self { store, invalid_labels }
+        let dropped = metrics.counters(
+            "narthex_remote_write_dropped_total",
+            "Received native histograms and exemplars that were not stored, because only floats are.",
+            &["type"],
+        );
+        Self { store, invalid_labels, dropped }
     }
 
     /// Decompresses, decodes and commits one request. Blocks for as long as that computes, not for
@@ -58,20 +66,26 @@ impl Receiver {
     pub fn write(&self, compressed: &[u8]) -> Result<Written, WriteError> {
         let body = decompress(compressed)?;
         let mut batch = self.store.appender(OnReject::Abort);
-        let mut histogram_count = 0;
+        let (mut histogram_count, mut exemplar_count) = (0, 0);
         let mut sorted = Vec::new();
         remote_write::decode(&body, |item| {
             match item {
                 Item::Series(series) => {
                     histogram_count += series.histogram_count;
+                    exemplar_count += series.exemplar_count;
                     self.stage(&mut *batch, series, &mut sorted);
                 }
                 Item::Metadata { metric, metadata } => batch.metadata(metric, &metadata),
             }
             Ok::<(), WriteError>(())
         })?;
-        let (_, ticket) = batch.commit()?;
-        Ok(Written { ticket, histogram_count })
+        let (appended, ticket) = batch.commit()?;
+        self.dropped.with(&["exemplar"]).add(exemplar_count as f64);
+        if histogram_count > 0 {
+            self.dropped.with(&["histogram"]).add(histogram_count as f64);
+            warn!(count = histogram_count, "Native histograms of a remote write were not stored.");
+        }
+        Ok(Written { ticket, sample_count: appended.sample_count })
     }
 
     fn stage<'a>(

@@ -41,14 +41,14 @@ pub(super) async fn write(
         error!(error = %err, "Remote write was not acknowledged.");
         return text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string());
     }
-    match written.histogram_count {
-        0 => StatusCode::NO_CONTENT.into_response(),
-        count => {
-            let reason =
-                format!("{count} native histograms were not stored: only floats are supported");
-            text(StatusCode::BAD_REQUEST, reason)
-        }
-    }
+    // The headers of remote write 2.0 tell what was stored: a sender of native histograms or
+    // exemplars can see that these were not.
+    let counts = [
+        ("x-prometheus-remote-write-samples-written", written.sample_count.to_string()),
+        ("x-prometheus-remote-write-histograms-written", "0".to_owned()),
+        ("x-prometheus-remote-write-exemplars-written", "0".to_owned()),
+    ];
+    (StatusCode::NO_CONTENT, counts).into_response()
 }
 
 fn refused(err: &WriteError) -> Response {
