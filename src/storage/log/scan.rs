@@ -56,11 +56,35 @@ pub fn scan(file: &[u8], file_id: u64, closed_bytes: Option<u64>) -> (Vec<Frame>
     (frames, tail)
 }
 
+/// A tail is looked at in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
+/// So many pieces of zeros end the tail: what was written lies together, apart from what a power
+/// cut took of the last second. Reading all of a preallocated file would take long.
+const ZERO_PIECES_MAX: usize = 64;
+
+/// What was written at the beginning of `rest`; beyond that there are zeros.
+fn written(rest: &[u8]) -> &[u8] {
+    const ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+    let (mut end, mut zeros) = (0, 0);
+    for (index, piece) in rest.chunks(PIECE_BYTES).enumerate() {
+        if *piece == ZEROS[..piece.len()] {
+            zeros += 1;
+            if zeros == ZERO_PIECES_MAX {
+                break;
+            }
+        } else {
+            end = index * PIECE_BYTES + piece.len();
+            zeros = 0;
+        }
+    }
+    rest.get(..end).unwrap_or(rest)
+}
+
 /// Looks for a later frame that knew the bytes at `at` to be on disk.
 fn judge_tail(file: &[u8], file_id: u64, at: usize, reason: &'static str) -> Tail {
     let offset_bytes = at as u64;
-    let rest = file.get(at..).unwrap_or(&[]);
-    if rest.iter().all(|byte| *byte == 0) {
+    let rest = written(file.get(at..).unwrap_or(&[]));
+    if rest.is_empty() {
         return Tail::Clean;
     }
     // The file id stands 8 bytes after the beginning of each frame.
