@@ -64,7 +64,7 @@ const ZERO_PIECES_MAX: usize = 64;
 
 /// What was written at the beginning of `rest`; beyond that there are zeros.
 fn written(rest: &[u8]) -> &[u8] {
-    const ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+    static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
     let (mut end, mut zeros) = (0, 0);
     for (index, piece) in rest.chunks(PIECE_BYTES).enumerate() {
         if *piece == ZEROS[..piece.len()] {
