@@ -2,13 +2,18 @@
 #   make run       build and start on 127.0.0.1:9090 with the example configuration
 #   make test      format, lints, spelling and all tests; what CI runs first
 #   make interop   tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
+#   make conformance  Prometheus' PromQL cases against the running binary (needs ../shared)
 
 SHELL := /bin/bash
 VENV := .cache/venv
 TYPOS := typos==1.52.0
 PEERS := prometheus prometheus-alertmanager prometheus-node-exporter
 
-.PHONY: run build test lint spelling interop clean
+# PromQL cases that must pass through HTTP; raise it when more do.
+CONFORMANCE_MIN := 793
+SHARED := $(or $(NARTHEX_SHARED),../shared)
+
+.PHONY: run build test lint spelling interop conformance clean
 
 build:
 	cargo build --release
@@ -33,9 +38,11 @@ lint:
 spelling: $(VENV)/bin/typos
 	$(VENV)/bin/typos
 
-$(VENV)/bin/typos:
-	python3 -m venv $(VENV)
+$(VENV)/bin/typos: $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet $(TYPOS)
+
+$(VENV)/bin/python:
+	python3 -m venv $(VENV)
 
 # The peers are only programs to talk to: nothing of theirs is started as a service.
 interop:
@@ -43,6 +50,16 @@ interop:
 	  apt-get update -qq && \
 	  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS); }
 	NARTHEX_REQUIRE_PEERS=1 cargo test --test it interop_
+
+conformance: $(VENV)/bin/python
+	cargo build
+	$(VENV)/bin/pip install --quiet -r $(SHARED)/conformance/requirements.txt
+	sed 's#target/release/narthex#$(CURDIR)/target/debug/narthex#; s#{here}#$(abspath $(SHARED))/conformance#' \
+	  $(SHARED)/conformance/narthex.cmd > .cache/narthex.cmd
+	$(VENV)/bin/python $(SHARED)/conformance/run.py --server-cmd-file .cache/narthex.cmd \
+	  --json .cache/conformance.json $(SHARED)/conformance/promql
+	@$(VENV)/bin/python -c 'import json, sys; n = json.load(open(".cache/conformance.json"))["passed"]; \
+	  sys.exit(0 if n >= $(CONFORMANCE_MIN) else f"only {n} cases pass, not $(CONFORMANCE_MIN)")'
 
 clean:
 	cargo clean

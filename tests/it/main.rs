@@ -11,5 +11,6 @@ mod promql_eval;
 mod promql_scripts;
 mod promql_store;
 mod rules_examples;
+mod shared;
 mod templates;
 mod tidy;

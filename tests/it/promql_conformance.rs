@@ -5,14 +5,6 @@ use std::path::{Path, PathBuf};
 
 use narthex::promql::parser::{ParserOptions, parse};
 
-/// Where the scripts lie: in the folder that the environment names, or beside the package.
-fn scripts() -> Option<PathBuf> {
-    let shared = std::env::var_os("NARTHEX_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let folder = shared.join("conformance/promql");
-    folder.is_dir().then_some(folder)
-}
-
 /// The expressions of a script that must evaluate, with their lines.
 fn expressions(script: &str) -> Vec<(usize, &str)> {
     let mut found: Vec<(usize, &str)> = Vec::new();
@@ -34,10 +26,7 @@ fn expressions(script: &str) -> Vec<(usize, &str)> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "reads test scripts")]
 fn expressions_of_prometheus_parse_and_print() {
-    let Some(folder) = scripts() else {
-        eprintln!("skipped: no conformance scripts; NARTHEX_SHARED names their folder");
-        return;
-    };
+    let Some(folder) = crate::shared::folder("conformance/promql") else { return };
     let (mut count, mut refused) = (0, Vec::new());
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -40,20 +40,11 @@ const FLOORS: &[(&str, usize)] = &[
     ("type_and_unit.test", 35),
 ];
 
-fn scripts() -> PathBuf {
-    let shared = std::env::var_os("NARTHEX_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    shared.join("conformance/promql")
-}
-
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test reads files that are not the server's")]
 fn scripts_pass_as_often_as_before() {
-    let folder = scripts();
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        eprintln!("skipped: no conformance scripts; NARTHEX_SHARED names their folder");
-        return;
-    };
+    let Some(folder) = crate::shared::folder("conformance/promql") else { return };
+    let entries = std::fs::read_dir(&folder).expect("the folder can be read");
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     let mut fallen = Vec::new();

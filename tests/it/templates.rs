@@ -13,18 +13,10 @@ use narthex::template::prometheus::{AlertTemplateData, QuerySample, expand_alert
 const NOW_MS: i64 = 1_767_323_045_678;
 
 fn golden(name: &str) -> Option<Vec<serde_json::Value>> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let shared = std::env::var_os("NARTHEX_SHARED").map_or(beside, PathBuf::from);
-    let path = shared.join("conformance/templates").join(name);
+    let path = crate::shared::folder("conformance/templates")?.join(name);
     #[expect(clippy::disallowed_methods, reason = "tests read their data from files")]
-    let text = std::fs::read_to_string(&path);
-    match text {
-        Ok(text) => Some(serde_json::from_str(&text).expect("goldens are JSON")),
-        Err(_) => {
-            println!("skipped: no {}", path.display());
-            None
-        }
-    }
+    let text = std::fs::read_to_string(&path).expect("the folder has the goldens");
+    Some(serde_json::from_str(&text).expect("goldens are JSON"))
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
