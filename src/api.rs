@@ -71,7 +71,7 @@ pub struct Loaded {
     /// Whether the newest reload went well.
     pub last_reload_succeeded: bool,
     /// When the configuration in force was loaded.
-    pub loaded_at_ms: i64,
+    pub config_time_ms: i64,
     /// Retention as text, like `15d`.
     pub retention: String,
 }

@@ -57,7 +57,7 @@ fn newest_samples(
                 let Some((timestamp_ms, value)) = newest(columns) else { continue };
                 if !meta.labels().name().is_empty() {
                     let labels = federated_labels(meta.labels(), &external);
-                    samples.push(FederatedSample { labels, timestamp_ms, value });
+                    samples.push(FederatedSample { labels, value, timestamp_ms });
                 }
             }
         }

@@ -100,7 +100,7 @@ impl std::error::Error for ParseErrors {}
 
 /// Parses and checks a query.
 pub fn parse(query: &str, options: &ParserOptions) -> Result<Expr, ParseErrors> {
-    let mut parser = Parser::new(query, options.clone());
+    let mut parser = Parser::new(query, *options);
     let parsed = parser.whole_expression();
     let mut errors = parser.errors;
     match parsed {
@@ -122,7 +122,7 @@ pub fn parse_metric_selector(
     text: &str,
     options: &ParserOptions,
 ) -> Result<Vec<Matcher>, ParseErrors> {
-    let mut parser = Parser::new(text, options.clone());
+    let mut parser = Parser::new(text, *options);
     let parsed = parser.whole_selector();
     if !parser.errors.is_empty() {
         return Err(ParseErrors::new(text, parser.errors));

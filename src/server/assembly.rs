@@ -103,7 +103,7 @@ fn loaded(options: &Options, configuration: &Configuration, now_ms: i64) -> Load
         config_yaml: configuration.config.to_yaml_redacted(),
         external_labels: configuration.config.external_labels(),
         last_reload_succeeded: true,
-        loaded_at_ms: now_ms,
+        config_time_ms: now_ms,
         retention: configuration.retention_text(options),
     }
 }

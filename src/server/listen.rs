@@ -19,7 +19,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket.
 pub(super) struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     address: SocketAddr,
     permits: Arc<Semaphore>,
 }
@@ -31,9 +31,9 @@ impl Listener {
             if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
         let named = || format!("listen on {address}");
         let candidates: Vec<SocketAddr> = lookup_host(&full).await.with_context(named)?.collect();
-        let listener = TcpListener::bind(&candidates[..]).await.with_context(named)?;
-        let address = listener.local_addr().with_context(named)?;
-        Ok(Self { listener, address, permits: Arc::new(Semaphore::new(connections_max)) })
+        let socket = TcpListener::bind(&candidates[..]).await.with_context(named)?;
+        let address = socket.local_addr().with_context(named)?;
+        Ok(Self { socket, address, permits: Arc::new(Semaphore::new(connections_max)) })
     }
 
     /// Where it listens.
@@ -61,7 +61,7 @@ impl axum::serve::Listener for Listener {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         loop {
-            match self.listener.accept().await {
+            match self.socket.accept().await {
                 Ok((stream, address)) => {
                     // Answers are written whole; waiting to fill a packet only delays them.
                     let _ = stream.set_nodelay(true);

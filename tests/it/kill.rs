@@ -1,5 +1,4 @@
 //! `kill -9` under load at random moments: what was acknowledged is there afterwards.
-#![expect(clippy::disallowed_methods, reason = "measures a real restart")]
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! Every expression that Prometheus is tested with parses, and prints as something that parses to
 //! the same again. The scripts are not part of this repository; without them the test says so.
 
-use std::path::{Path, PathBuf};
-
 use narthex::promql::parser::{ParserOptions, parse};
 
 /// The expressions of a script that must evaluate, with their lines.

@@ -4,7 +4,6 @@
 //! skipped or fail; each file has a floor that only rises.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use narthex::model::duration;

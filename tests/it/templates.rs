@@ -2,8 +2,6 @@
 //! `NARTHEX_SHARED` says where they are, else `../shared` beside the package. Without them the
 //! tests pass with a message.
 
-use std::path::PathBuf;
-
 use narthex::model::labels::Labels;
 use narthex::template::TemplateError;
 use narthex::template::notification::{AlertData, Data, Templates};

@@ -39,7 +39,7 @@ pub(super) async fn runtime(State(services): State<Arc<Services>>) -> ApiResult 
         "hostname": uname.nodename().to_string_lossy(),
         "serverTime": rfc3339(services.clock.now_ms()),
         "reloadConfigSuccess": loaded.last_reload_succeeded,
-        "lastConfigTime": rfc3339(loaded.loaded_at_ms),
+        "lastConfigTime": rfc3339(loaded.config_time_ms),
         "corruptionCount": 0,
         "goroutineCount": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         "GOMAXPROCS": threads,
