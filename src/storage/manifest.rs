@@ -199,7 +199,8 @@ impl Manifest {
         self.edit_count += 1;
         self.end_bytes = end_bytes;
         if end_bytes > REWRITE_BYTES {
-            self.rewrite()?;
+            // The edit is durable already; a failure here must stop the store, not undo the edit.
+            self.rewrite().map_err(not_full)?;
         }
         Ok(())
     }
@@ -219,9 +220,14 @@ impl Manifest {
     }
 }
 
+/// Whether nothing was written for want of space. Only reserving space fails so.
+pub fn is_full(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A write that was meant to have room must not look like one that can be tried again.
 fn not_full(err: io::Error) -> io::Error {
-    if err.kind() == io::ErrorKind::StorageFull { io::Error::other(err) } else { err }
+    if is_full(&err) { io::Error::other(err) } else { err }
 }
 
 fn header(key: HashKey) -> [u8; HEADER_BYTES] {

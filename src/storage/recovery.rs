@@ -25,7 +25,7 @@ use super::manifest::{self, Edit, Manifest, State};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::registry::{Registry, SeriesRef, checkpoint};
-use super::segment::Segment;
+use super::segment::{Segment, UNKNOWN_VERSION};
 use super::select::QueryError;
 use super::store::{Folders, Store, segment_file_name};
 use super::sync::Syncer;
@@ -176,6 +176,10 @@ fn open_segments(
         }
         match Segment::open(disk, &path) {
             Ok(segment) => segments.push(Arc::new(OpenSegment { entry: *entry, segment })),
+            // Written by a newer program: not damaged, and not ours to drop.
+            Err(err @ QueryError::Corrupt { reason: UNKNOWN_VERSION, .. }) => {
+                return Err(err.into());
+            }
             Err(err @ QueryError::Corrupt { .. }) => {
                 error!(error = %err, "A segment is damaged and left out.");
                 keep_for_people(disk, folders, &path, &name)?;

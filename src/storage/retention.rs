@@ -68,15 +68,19 @@ impl Store {
                 }
                 state.has_work = false;
             }
-            let worked = self
-                .close_old_log()
-                .and_then(|()| self.seal_closed())
-                .and_then(|()| self.apply_retention());
-            // Poisoning was reported when it happened.
-            if let Err(err) = worked
-                && !matches!(err, SealError::Poisoned)
-            {
-                warn!(error = %err, "Sealing failed and will be tried again.");
+            // Each on its own, what frees space first: a full disk must not keep it from being freed.
+            let steps = [
+                self.apply_retention(),
+                self.seal_closed(),
+                self.close_old_log().and_then(|()| self.seal_closed()),
+            ];
+            for worked in steps {
+                // Poisoning was reported when it happened.
+                if let Err(err) = worked
+                    && !matches!(err, SealError::Poisoned)
+                {
+                    warn!(error = %err, "Sealing or retention failed and will be tried again.");
+                }
             }
         }
     }

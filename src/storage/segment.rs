@@ -15,6 +15,10 @@ mod tests;
 pub use reader::{ChunkRef, Segment};
 pub use writer::{Rows, SegmentWriter, SeriesIdentity};
 
+/// The reason that a segment of another format version is refused with: it was written by another
+/// version of this program, and is not damaged.
+pub const UNKNOWN_VERSION: &str = "unknown version of segments";
+
 /// A timestamp column of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimestampsId(u32);

@@ -18,7 +18,7 @@ use super::fingerprint::HashKey;
 use super::head::commit::Writer;
 use super::log::file::LogFile;
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
-use super::manifest::{Edit, Manifest};
+use super::manifest::{Edit, Manifest, is_full};
 use super::metrics::Metrics;
 use super::options::Options;
 use super::registry::Registry;
@@ -127,7 +127,11 @@ impl Store {
     /// Closes the open log file and begins another with room for `frame_bytes`.
     pub fn rotate(&self, writer: &mut Writer, frame_bytes: u64) -> io::Result<()> {
         let old = Arc::clone(&writer.active);
-        self.sync_file(&old)?;
+        self.sync_file(&old).map_err(|err| {
+            // Whatever the kind: a sync that failed must not be tried again.
+            self.poison("sync of the log file failed", &err);
+            io::Error::other(err)
+        })?;
         let capacity_bytes = self.capacity_bytes(frame_bytes)?;
         let header = FileHeader {
             file_id: self.new_id(),
@@ -144,7 +148,9 @@ impl Store {
         let mut manifest = self.manifest.lock();
         if let Err(err) = manifest.edit(&[end, Edit::AddLog(new.id())]) {
             // After a full disk the edit did not happen; otherwise nobody knows, and all stops.
-            let _ = self.disk.remove_file(new.path());
+            if is_full(&err) {
+                let _ = self.disk.remove_file(new.path());
+            }
             return Err(err);
         }
         let mut version = Version::clone(&self.version.load());

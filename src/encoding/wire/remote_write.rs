@@ -10,6 +10,12 @@ use crate::model::sample::Sample;
 /// Labels of one series; more is refused.
 pub const LABELS_MAX: usize = 1024;
 
+/// Bytes of all names and values of one series; more is refused.
+pub const LABEL_BYTES_MAX: usize = 64 << 10;
+/// Samples and entries of metadata in one request. A body of the largest size that is filled with
+/// honest samples has fewer; this bounds what empty ones (two bytes each) make us stage.
+pub const ITEMS_MAX: usize = 3_000_000;
+
 /// Why a body is no write request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -33,6 +39,12 @@ pub enum DecodeError {
     /// See [`LABELS_MAX`].
     #[error("series has more than {LABELS_MAX} labels")]
     TooManyLabels,
+    /// See [`LABEL_BYTES_MAX`].
+    #[error("labels of a series have more than {LABEL_BYTES_MAX} bytes")]
+    LabelsTooLong,
+    /// See [`ITEMS_MAX`].
+    #[error("request has more than {ITEMS_MAX} samples")]
+    TooManyItems,
 }
 
 /// One series of a request.
@@ -69,14 +81,20 @@ pub fn decode<'a, E: From<DecodeError>>(
 ) -> Result<(), E> {
     let mut message = Cursor { rest: body };
     let mut series = Series::default();
+    let mut items = 0;
     while let Some((field, value)) = message.field()? {
+        if items > ITEMS_MAX {
+            return Err(DecodeError::TooManyItems.into());
+        }
         match field {
             1 => {
                 read_series(value.bytes(field)?, &mut series)?;
+                items += series.samples.len();
                 visit(Item::Series(&series))?;
             }
             3 => {
                 let (metric, metadata) = read_metadata(value.bytes(field)?)?;
+                items += 1;
                 visit(Item::Metadata { metric, metadata })?;
             }
             _ => {}
@@ -90,14 +108,21 @@ fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), Decod
     series.samples.clear();
     (series.histogram_count, series.exemplar_count) = (0, 0);
     let mut message = Cursor { rest: bytes };
+    let mut label_bytes = 0;
     while let Some((field, value)) = message.field()? {
         match field {
             1 => {
                 if series.labels.len() == LABELS_MAX {
                     return Err(DecodeError::TooManyLabels);
                 }
-                series.labels.push(read_label(value.bytes(field)?)?);
+                let (name, text) = read_label(value.bytes(field)?)?;
+                label_bytes += name.len() + text.len();
+                if label_bytes > LABEL_BYTES_MAX {
+                    return Err(DecodeError::LabelsTooLong);
+                }
+                series.labels.push((name, text));
             }
+            2 if series.samples.len() == ITEMS_MAX => return Err(DecodeError::TooManyItems),
             2 => series.samples.push(read_sample(value.bytes(field)?)?),
             3 => series.exemplar_count += 1,
             4 => series.histogram_count += 1,
@@ -356,6 +381,20 @@ mod tests {
                 prop_assert_eq!(own.len(), request.series.len());
             }
         }
+    }
+
+    #[test]
+    fn what_a_small_body_can_ask_for_is_bounded() {
+        let label = ProstLabel { name: "a".into(), value: "x".repeat(LABEL_BYTES_MAX) };
+        let series = vec![ProstSeries { labels: vec![label], samples: Vec::new() }];
+        let body = ProstRequest { series, metadata: Vec::new() }.encode_to_vec();
+        assert_eq!(decoded(&body), Err(DecodeError::LabelsTooLong));
+        // An empty sample takes two bytes.
+        let samples = [0x12, 0x00].repeat(ITEMS_MAX + 1);
+        let mut body = vec![0x0a];
+        prost::encoding::encode_varint(samples.len() as u64, &mut body);
+        body.extend(samples);
+        assert_eq!(decoded(&body), Err(DecodeError::TooManyItems));
     }
 
     #[test]

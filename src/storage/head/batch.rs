@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use crate::model::metadata::Metadata;
 use crate::storage::append::{Append, AppendError, Appended, OnReject, SeriesKey, Ticket};
 use crate::storage::fingerprint::push_canonical;
@@ -71,6 +73,8 @@ pub struct Batch {
     pending: Vec<Pending>,
     last: Option<SeriesRef>,
     staged: Staged,
+    /// Position in `staged.unknown` by fingerprint, so that each new series is kept once.
+    unknown_by: HashMap<u128, u32>,
     /// Keeps the numbers of `staged` from being given to other series.
     _pin: Arc<()>,
 }
@@ -87,6 +91,7 @@ impl Batch {
             pending: Vec::new(),
             last: None,
             staged: Staged::default(),
+            unknown_by: HashMap::new(),
             _pin: pin,
         }
     }
@@ -95,16 +100,22 @@ impl Batch {
         let registry = self.store.registry.read();
         let mut start = 0;
         for pending in self.pending.drain(..) {
-            let series = match registry.find_after(self.last, pending.fingerprint) {
+            // A retired number may be freed before this batch is committed: such a series is named
+            // by its labels, and found again under the writer's lock.
+            let known = registry.find_after(self.last, pending.fingerprint);
+            let series = match known.filter(|series| !registry.retired().contains(*series)) {
                 Some(series) => {
                     self.last = Some(series);
                     StagedSeries::Known(series)
                 }
                 None => {
-                    let position = self.staged.unknown.len() as u32;
-                    let canonical = Box::from(&self.text[start..pending.end]);
+                    let next = self.staged.unknown.len() as u32;
                     let fingerprint = pending.fingerprint;
-                    self.staged.unknown.push(UnknownSeries { fingerprint, canonical });
+                    let position = *self.unknown_by.entry(fingerprint).or_insert(next);
+                    if position == next {
+                        let canonical = Box::from(&self.text[start..pending.end]);
+                        self.staged.unknown.push(UnknownSeries { fingerprint, canonical });
+                    }
                     StagedSeries::Unknown(position)
                 }
             };

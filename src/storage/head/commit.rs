@@ -162,7 +162,10 @@ impl Writer {
         let (active, sequence) = (&self.active, self.sequence + 1);
         let bytes = self.frame.finish(active.id(), sequence, active.durable_bytes());
         let end_bytes = self.end_bytes + bytes.len() as u64;
-        assert!(end_bytes <= active.capacity_bytes(), "room was made for the frame");
+        if end_bytes > active.capacity_bytes() {
+            // Series and newest samples have moved on already: only a restart makes them right.
+            return Err(io::Error::other("frame is longer than estimated"));
+        }
         active.write_at(bytes, self.end_bytes)?;
         let frame =
             Frame { sequence, durable_bytes: 0, body_start: FRAME_HEADER_BYTES, end: bytes.len() };

@@ -170,11 +170,14 @@ impl Groups {
     }
 
     /// Whether a row is smaller than so many loose samples. The length of a frame is estimated
-    /// from this: bitmaps take at most six bytes for each sample.
+    /// from this: members that the file does not know yet, bitmaps and headers take at most forty
+    /// bytes for each sample, and the value eight more.
     fn deserves_row(&self, group: u32, count: usize) -> bool {
         let Some(group) = self.all.get(group as usize) else { return false };
         let slots = group.members.len();
-        count == slots || 2 * slots.div_ceil(8) + 6 <= 6 * count
+        let undefined = slots.saturating_sub(group.defined);
+        let fits = 5 * undefined + 2 * slots.div_ceil(8) + 48 <= 40 * count;
+        fits && (count == slots || 2 * slots.div_ceil(8) + 6 <= 6 * count)
     }
 
     fn plan_strays(&mut self, strays: &[Accepted], plan: &mut Plan) {

@@ -14,7 +14,7 @@ use super::format::{
     ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, INFO_COUNT, InfoField,
     PAGE_BYTES, SECTION_COUNT, Section, VERSION, add_postings, word,
 };
-use super::{SegmentInfo, SequenceRange, TimestampsId};
+use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
 use crate::encoding::column::{ColumnError, decode_timestamps, decode_values};
 use crate::model::labels::Labels;
@@ -93,7 +93,7 @@ impl Segment {
             return Err(corrupt(0, "no segment"));
         }
         if word(&map, 8) as u32 != VERSION {
-            return Err(corrupt(8, "unknown version of segments"));
+            return Err(corrupt(8, UNKNOWN_VERSION));
         }
         let footer_at = map.len().saturating_sub(FOOTER_BYTES);
         let footer = map.last_chunk().filter(|_| HEADER_BYTES <= footer_at);
