@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware;
+use axum::response::Redirect;
 use axum::routing::get;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -127,6 +128,8 @@ pub fn router(services: &Arc<Services>) -> Router {
         .route("/federate", get(federate::federate))
         .route("/metrics", get(home::metrics))
         .route("/version", get(home::version))
+        .route("/graph", get(home::graph))
+        .route("/query", get(home::graph))
         .route("/", get(home::page))
         .with_state(Arc::clone(services));
     if let Some(alerting) = &services.alerting {
@@ -136,8 +139,17 @@ pub fn router(services: &Arc<Services>) -> Router {
     let gate = middleware::from_fn_with_state(Arc::clone(services), layers::gate);
     let routes = layers::wrap(routes.layer(gate).merge(health::router(services)), services);
     match services.options.route_prefix.as_str() {
-        "" => routes,
-        prefix => Router::new().nest(prefix, routes),
+        "" => routes.fallback(home::not_found),
+        prefix => {
+            let front = format!("{prefix}/");
+            let to_front = Redirect::to(&front);
+            let page = Router::new().route(&front, get(home::page)).with_state(services.clone());
+            Router::new()
+                .nest(prefix, routes)
+                .merge(page)
+                .route("/", get(async move || to_front))
+                .fallback(home::not_found)
+        }
     }
 }
 
@@ -147,7 +159,8 @@ pub fn alertmanager_router(services: &Arc<Services>, alerting: &Arc<alerting::Ma
         .route("/metrics", get(home::metrics))
         .with_state(Arc::clone(services))
         .nest("/api/v2", alertmanager_v2::router(Arc::clone(alerting)))
-        .merge(health::router(services));
+        .merge(health::router(services))
+        .fallback(home::not_found);
     layers::wrap(routes, services)
 }
 

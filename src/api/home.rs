@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde_json::json;
 
+use super::params::Params;
+use super::respond::text;
 use super::{COMPATIBLE_VERSION, Services};
 use crate::encoding::wire::{exposition, negotiate};
 
@@ -39,6 +41,21 @@ pub(super) async fn page(State(services): State<Arc<Services>>) -> Html<String> 
          <body><h1>Narthex {}</h1>\n<p>What is here:</p>\n<ul>\n{items}</ul></body></html>\n",
         env!("CARGO_PKG_VERSION")
     ))
+}
+
+/// Where links in alerts lead (`/graph?g0.expr=…`): the value of the expression now.
+pub(super) async fn graph(State(services): State<Arc<Services>>, params: Params) -> Redirect {
+    let prefix = &services.options.route_prefix;
+    let expression = [params.get("g0.expr"), params.get("query")].concat();
+    if expression.is_empty() {
+        return Redirect::to(&format!("{prefix}/"));
+    }
+    let encoded: String = url::form_urlencoded::byte_serialize(expression.as_bytes()).collect();
+    Redirect::to(&format!("{prefix}/api/v1/query?query={encoded}"))
+}
+
+pub(super) async fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 pub(super) async fn version() -> Response {

@@ -85,7 +85,7 @@ impl ApiError {
 impl From<QueryError> for ApiError {
     fn from(err: QueryError) -> Self {
         let kind = match &err {
-            QueryError::Parse(_) => ErrorType::BadData,
+            QueryError::Parse(_) => return Self::parameter("query", err),
             QueryError::Execution(_) => ErrorType::Execution,
             QueryError::Timeout(_) => ErrorType::Timeout,
             QueryError::Canceled(_) => ErrorType::Canceled,

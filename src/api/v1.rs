@@ -42,6 +42,7 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/walreplay", get(status::walreplay))
         .route("/write", post(write::write).layer(write_body))
         .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .fallback(any(not_found))

@@ -140,6 +140,40 @@ pub struct ServeFlags {
 
     #[command(flatten)]
     accepted: AcceptedFlags,
+
+    #[command(flatten)]
+    unsupported: UnsupportedFlags,
+}
+
+/// Flags of Prometheus whose work is not done here: refused by name rather than as unknown.
+#[derive(Args, Clone, Debug)]
+struct UnsupportedFlags {
+    #[arg(long = "web.config.file", hide = true)]
+    web_config_file: Option<String>,
+    #[arg(long = "storage.tsdb.retention.size", hide = true)]
+    retention_size: Option<String>,
+    #[arg(long = "config.auto-reload", hide = true)]
+    auto_reload: bool,
+    #[arg(long = "agent", hide = true)]
+    agent: bool,
+    #[arg(long = "web.enable-otlp-receiver", hide = true)]
+    enable_otlp_receiver: bool,
+}
+
+impl UnsupportedFlags {
+    fn check(&self) -> anyhow::Result<()> {
+        let given = [
+            ("web.config.file", self.web_config_file.is_some()),
+            ("storage.tsdb.retention.size", self.retention_size.is_some()),
+            ("config.auto-reload", self.auto_reload),
+            ("agent", self.agent),
+            ("web.enable-otlp-receiver", self.enable_otlp_receiver),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((name, _)) => bail!("--{name} is not supported yet"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Flags that deployments of Prometheus pass and that have nothing to act on here.
@@ -169,6 +203,14 @@ struct AcceptedFlags {
     wal_compression_type: Option<String>,
     #[arg(long = "storage.tsdb.head-chunks-write-queue-size", hide = true)]
     head_chunks_write_queue_size: Option<String>,
+    #[arg(long = "storage.tsdb.allow-overlapping-compaction", hide = true)]
+    allow_overlapping_compaction: bool,
+    #[arg(long = "rules.max-concurrent-evals", hide = true)]
+    max_concurrent_evals: Option<String>,
+    #[arg(long = "scrape.discovery-reload-interval", hide = true)]
+    discovery_reload_interval: Option<String>,
+    #[arg(long = "web.user-assets", hide = true)]
+    user_assets: Option<String>,
     #[arg(long = "web.console.templates", hide = true)]
     console_templates: Option<String>,
     #[arg(long = "web.console.libraries", hide = true)]
@@ -188,6 +230,7 @@ struct AcceptedFlags {
 impl ServeFlags {
     /// Checks what single flags cannot, and hands everything to the server.
     pub fn into_options(self, flags: BTreeMap<String, String>) -> anyhow::Result<Options> {
+        self.unsupported.check()?;
         let cors_origin =
             AnchoredRegex::new(&self.cors_origin).context("parse --web.cors.origin")?;
         let (external_url, path) =
@@ -347,6 +390,8 @@ mod tests {
 
     #[test]
     fn wrong_flags_are_refused() {
+        let refused = parse(&["--web.config.file=x"]).unwrap_err();
+        assert_eq!(refused, "--web.config.file is not supported yet");
         assert!(parse(&["--query.timeout=abc"]).unwrap_err().contains("not a valid duration"));
         assert!(parse(&["--web.cors.origin=("]).is_err());
         assert!(parse(&["--web.external-url=ftp://x"]).is_err());

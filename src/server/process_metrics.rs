@@ -42,6 +42,10 @@ pub(super) fn register(registry: &Registry, disk: Arc<dyn Disk>, started_ms: i64
             let open = files.len() as f64;
             add("process_open_fds", "Number of open file descriptors.", Kind::Gauge, open);
         }
+        if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+            let help = "Maximum number of open file descriptors.";
+            add("process_max_fds", help, Kind::Gauge, most as f64);
+        }
     });
 }
 

@@ -58,6 +58,11 @@ pub(super) async fn flags(State(services): State<Arc<Services>>) -> ApiResult {
     Ok(Success::of(&services.options.flags))
 }
 
+/// Nothing is ever replayed: a start opens files.
+pub(super) async fn walreplay() -> ApiResult {
+    Ok(Success::of(&json!({ "min": 0, "max": 0, "current": 0 })))
+}
+
 pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     let limit = params.count("limit", 10)?;
     if !(1..=LIST_MAX).contains(&limit) {
