@@ -11,12 +11,15 @@ const ROUNDS: usize = 50;
 /// Writers that send at the same time, each its own series.
 const WRITERS: usize = 3;
 const SERIES_PER_WRITER: usize = 20;
+/// How far apart the rows of a writer are. They start an hour ago and must end before they reach
+/// the ten minutes of future that remote write refuses, however fast the machine is.
+const ROW_INTERVAL_MS: i64 = 10;
 /// How soon the server must typically answer again.
 const READY_MAX: Duration = Duration::from_secs(1);
 /// The same for the slowest of all restarts, on a machine that runs other tests meanwhile.
 const SLOWEST_MAX: Duration = Duration::from_secs(5);
 
-/// Writes rows with the values 0, 1, 2 … one second apart until told to stop; keeps the newest
+/// Writes rows with the values 0, 1, 2 … until told to stop; keeps the newest
 /// acknowledged one.
 fn write_rows(port: u16, writer: usize, start_ms: i64, next: &AtomicI64, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
@@ -28,7 +31,7 @@ fn write_rows(port: u16, writer: usize, start_ms: i64, next: &AtomicI64, stop: &
                     ("series", index.to_string()),
                     ("writer", writer.to_string()),
                 ],
-                samples: vec![(start_ms + row * 1000, row as f64)],
+                samples: vec![(start_ms + row * ROW_INTERVAL_MS, row as f64)],
             })
             .collect();
         match remote_write(port, &series) {
@@ -49,8 +52,10 @@ fn assert_all_there(server: &Server, start_ms: i64, acknowledged: &[AtomicI64]) 
             continue;
         }
         // The newest acknowledged row, and that none before it is missing.
-        let at = (start_ms + (rows - 1) * 1000) as f64 / 1000.0;
-        let counted = format!("count_over_time(kept_total{{writer=\"{writer}\"}}[{rows}s] @ {at})");
+        let at = (start_ms + (rows - 1) * ROW_INTERVAL_MS) as f64 / 1000.0;
+        let range_ms = rows * ROW_INTERVAL_MS;
+        let counted =
+            format!("count_over_time(kept_total{{writer=\"{writer}\"}}[{range_ms}ms] @ {at})");
         let found = instant(server.port, &counted);
         let found = found.as_array().unwrap();
         assert_eq!(found.len(), SERIES_PER_WRITER, "{counted}\n{}", server.log());
