@@ -27,7 +27,7 @@ use crate::base::clock::{Clock, OsClock};
 use crate::base::disk::{Disk, OsDisk};
 use crate::base::rng::{OsRng, Rng};
 use crate::model::matcher::AnchoredRegex;
-use crate::promql::parser::ParserOptions;
+use crate::promql::parser::{ParserOptions, STACK_BYTES};
 use crate::storage::options::WalSync;
 use assembly::Assembly;
 use listen::Listener;
@@ -172,7 +172,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let configuration =
         Configuration::load(&*ground.disk, &options).map_err(RunError::Configuration)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.enable_all().build().context("start the async runtime");
+    let runtime = builder
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
+        .context("start the async runtime");
     let runtime = runtime.map_err(RunError::Failed)?;
     let result = runtime.block_on(serve(options, ground, configuration));
     // Whatever still blocks (a query that was not told to stop) must not hold the process.

@@ -25,6 +25,10 @@ use crate::model::matcher::Matcher;
 /// Levels of a syntax tree, chains like `a + b + c` included, for each term adds a level. Parser,
 /// type check, printer, evaluator and drop recurse this deep on threads with 2 MiB of stack.
 pub const DEPTH_MAX: usize = 500;
+
+/// Stack of a thread that parses, prints or evaluates expressions. Half of it carries a tree of
+/// [`DEPTH_MAX`] levels even in a build without optimization; it is reserved, not used.
+pub const STACK_BYTES: usize = 8 << 20;
 /// Errors reported for one query; more help nobody.
 const ERRORS_MAX: usize = 100;
 

@@ -15,6 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::metrics::Registry;
 use crate::model::labels::Labels;
 use crate::promql::engine::CancelFlag;
+use crate::promql::parser::STACK_BYTES;
 use crate::storage::append::Appender;
 use crate::storage::select::Select;
 
@@ -135,7 +136,7 @@ impl Manager {
     /// Starts the thread. Call it once, when the store is ready.
     pub fn run(self: &Arc<Self>) -> std::io::Result<()> {
         let manager = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("rules".to_owned());
+        let thread = std::thread::Builder::new().name("rules".to_owned()).stack_size(STACK_BYTES);
         let handle = thread.spawn(move || {
             info!("Rule manager started.");
             while !manager.cancel.is_canceled() {
