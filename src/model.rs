@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod duration;
 pub mod float;
+pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;

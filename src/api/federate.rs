@@ -70,7 +70,7 @@ fn newest_samples(
 /// The last sample, unless it says that the series ended.
 fn newest(columns: &SeriesColumns) -> Option<(i64, f64)> {
     let run = columns.runs.last()?;
-    let Column::Floats(values) = &run.values;
+    let Column::Floats(values) = &run.values else { return None };
     let sample = (*run.timestamps_ms.last()?, *values.last()?);
     (!is_stale_nan(sample.1)).then_some(sample)
 }

@@ -28,7 +28,7 @@ pub(super) fn recorded(
         let block = selection.block(first, metas.len())?;
         for (meta, columns) in metas.iter().zip(&block.series) {
             let last = columns.runs.last().and_then(|run| {
-                let Column::Floats(values) = &run.values;
+                let Column::Floats(values) = &run.values else { return None };
                 let (timestamp_ms, value) = (*run.timestamps_ms.last()?, *values.last()?);
                 Some(Sample { timestamp_ms, value })
             });

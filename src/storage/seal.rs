@@ -180,7 +180,7 @@ impl Store {
             let registry = self.registry.read();
             (registry.fingerprint(series), registry.labels(series))
         };
-        let Column::Floats(values) = &run.values;
+        let Column::Floats(values) = &run.values else { return Ok(()) };
         let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
         for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
             let timestamps = writer.begin_timestamps(times)?;

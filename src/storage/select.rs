@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
@@ -163,4 +164,6 @@ pub struct Run {
 pub enum Column {
     /// Plain values; any bit pattern.
     Floats(Arc<[f64]>),
+    /// Native histograms; neighbours may share one allocation.
+    Histograms(Arc<[Arc<Histogram>]>),
 }

@@ -97,7 +97,7 @@ fn read(selection: &Selection) -> Vec<(Labels, Vec<(i64, u64)>)> {
         for (position, columns) in block.series.iter().enumerate() {
             let mut samples = Vec::new();
             for run in &columns.runs {
-                let Column::Floats(values) = &run.values;
+                let Column::Floats(values) = &run.values else { panic!("floats") };
                 assert_eq!(values.len(), run.timestamps_ms.len());
                 let bits = values.iter().map(|value| value.to_bits());
                 samples.extend(run.timestamps_ms.iter().copied().zip(bits));

@@ -8,7 +8,7 @@ use crate::model::sample::TimeRange;
 use crate::promql::ast::Boundary;
 use crate::promql::engine::QueryError;
 use crate::storage::select::{
-    BLOCK_SERIES_MAX, Column, SelectHints, Selection, SeriesColumns, SeriesMeta,
+    BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, SeriesMeta,
 };
 
 use super::plan::{Selector, Shift};
@@ -35,14 +35,13 @@ pub(super) struct Points {
 impl Points {
     /// All runs as one. Stale markers are still in place.
     pub(super) fn of(columns: SeriesColumns) -> Self {
-        let mut runs = columns.runs;
-        if let (1, Some(run)) = (runs.len(), runs.pop()) {
-            let Column::Floats(values) = run.values;
-            return Self { timestamps_ms: run.timestamps_ms, values };
+        let runs = columns.runs;
+        if let [Run { timestamps_ms, values: Column::Floats(values) }] = runs.as_slice() {
+            return Self { timestamps_ms: Arc::clone(timestamps_ms), values: Arc::clone(values) };
         }
         let (mut timestamps_ms, mut all) = (Vec::new(), Vec::new());
         for run in &runs {
-            let Column::Floats(values) = &run.values;
+            let Column::Floats(values) = &run.values else { continue };
             timestamps_ms.extend_from_slice(&run.timestamps_ms);
             all.extend_from_slice(values);
         }

@@ -122,7 +122,7 @@ mod tests {
         let mut sharing = Sharing::default();
         let merged = parts.finish(&mut sharing);
         assert_eq!(*merged.runs[0].timestamps_ms, [5, 10, 20, 30, 40]);
-        let Column::Floats(values) = &merged.runs[0].values;
+        let Column::Floats(values) = &merged.runs[0].values else { panic!("floats") };
         assert_eq!(**values, [4.0, 1.0, 2.0, 3.0, 6.0]);
         let mut parts = Parts::default();
         parts.push(Times::Shared([5, 10].into()), vec![0.0, 0.0]);
