@@ -66,6 +66,21 @@ impl Histogram {
         is_stale_nan(self.sum)
     }
 
+    /// All counts and the sum multiplied; counts that turn negative make it a gauge.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let mut out = self.clone();
+        out.zero_count *= factor;
+        out.count *= factor;
+        out.sum *= factor;
+        let buckets = out.positive_buckets.iter_mut().chain(&mut out.negative_buckets);
+        buckets.for_each(|count| *count *= factor);
+        if factor < 0.0 {
+            out.reset_hint = ResetHint::Gauge;
+        }
+        out
+    }
+
     /// Whether its bounds are listed.
     pub fn has_custom_buckets(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA

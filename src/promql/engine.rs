@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::metrics::Registry;
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::storage::select::{self, Select};
 
@@ -92,8 +93,10 @@ pub struct VectorSample {
     pub labels: Labels,
     /// The moment of the evaluation.
     pub timestamp_ms: i64,
-    /// The value.
+    /// The value; 0 when it is a histogram.
     pub value: f64,
+    /// The value, when it is a histogram.
+    pub histogram: Option<Arc<Histogram>>,
 }
 
 /// One series of a matrix.
@@ -103,6 +106,8 @@ pub struct Series {
     pub labels: Labels,
     /// Timestamps and values, ascending.
     pub points: Vec<(i64, f64)>,
+    /// Timestamps and histograms, ascending; no timestamp is among the points, too.
+    pub histograms: Vec<(i64, Arc<Histogram>)>,
 }
 
 /// What a query evaluates to.

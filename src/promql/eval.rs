@@ -1,8 +1,6 @@
 //! Evaluates expressions, series by series over all steps.
 //!
-//! Every operation yields columns: a series' labels and one value for each step. A step without a
-//! value holds [`ABSENT`], the stale marker: no operation yields those bits otherwise, because
-//! arithmetic quiets every NaN, and selectors take stale markers for absence anyway.
+//! Every operation yields columns: a series' labels and one value for each step (see `series`).
 //!
 //! Operations that treat series one by one *stream* them to whoever consumes them, so a fold over
 //! a selector holds one block of samples and its groups. Operations that see several series at once
@@ -19,31 +17,22 @@ mod labels;
 mod plan;
 mod range;
 mod selector;
+mod series;
 
 use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::model::labels::Labels;
-use crate::model::sample::{is_stale_nan, stale_nan};
 use crate::storage::select::Select;
 
 use super::ast::{Expr, ValueType};
 use super::engine::{self, CancelFlag, QueryError, Value, VectorSample};
 use annotations::Annotations;
 use plan::{Kind, Node};
+use series::{Histograms, Item, Sample, Series, Sink, absent, is_absent};
 
 /// Steps of one evaluation, subqueries included: a column of them takes 400 MB.
 const STEPS_MAX: i64 = 50_000_000;
-
-/// Whether a step holds no value.
-fn is_absent(value: f64) -> bool {
-    is_stale_nan(value)
-}
-
-/// What a step without a value holds.
-fn absent() -> f64 {
-    stale_nan()
-}
 
 /// The moments a query asks for.
 #[derive(Clone, Copy, Debug)]
@@ -95,32 +84,6 @@ impl Steps {
         Self { count: self.count.min(1), ..self }
     }
 }
-
-/// A series with a value for each step.
-#[derive(Clone, Debug)]
-struct Series {
-    labels: Labels,
-    /// The metric name is still there but does not count (only with delayed name removal).
-    drop_name: bool,
-    values: Vec<f64>,
-}
-
-impl Series {
-    fn present_count(&self) -> u64 {
-        self.values.iter().filter(|value| !is_absent(**value)).count() as u64
-    }
-}
-
-/// A series on its way from one operation to the next.
-struct Item<'a> {
-    labels: &'a Labels,
-    /// The name is to be dropped by whoever keeps the labels.
-    drop_name: bool,
-    values: &'a mut [f64],
-}
-
-/// Takes streamed series.
-type Sink<'s, 'e> = &'s mut dyn FnMut(&mut Evaluator<'e>, Item<'_>) -> Result<(), QueryError>;
 
 /// What an evaluation needs from its surroundings.
 #[derive(Clone, Copy)]
@@ -204,7 +167,7 @@ impl<'e> Evaluator<'e> {
                     return Ok(Value::Scalar { timestamp_ms, value: *value });
                 }
                 let labels = Labels::empty();
-                Ok(matrix(vec![Series { labels, drop_name: false, values }], steps))
+                Ok(matrix(vec![Series::floats(labels, false, values)], steps))
             }
             ValueType::Matrix => self.matrix(root, steps),
             ValueType::Vector => {
@@ -214,12 +177,13 @@ impl<'e> Evaluator<'e> {
                     return Ok(matrix(series, steps));
                 }
                 let sample = |series: Series| {
-                    let value = *series.values.first()?;
-                    (!is_absent(value)).then_some(VectorSample {
-                        labels: series.labels,
-                        timestamp_ms,
-                        value,
-                    })
+                    let (value, histogram) = match Sample::at(&series.values, &series.histograms, 0)
+                    {
+                        Sample::Absent => return None,
+                        Sample::Float(value) => (value, None),
+                        Sample::Histogram(histogram) => (0.0, Some(histogram)),
+                    };
+                    Some(VectorSample { labels: series.labels, timestamp_ms, value, histogram })
                 };
                 Ok(Value::Vector(series.into_iter().filter_map(sample).collect()))
             }
@@ -304,8 +268,13 @@ impl<'e> Evaluator<'e> {
             return self.stream_one_by_one(node, steps, sink);
         }
         for mut series in self.vector(node, steps)? {
-            let values = &mut series.values;
-            sink(self, Item { labels: &series.labels, drop_name: series.drop_name, values })?;
+            let item = Item {
+                labels: &series.labels,
+                drop_name: series.drop_name,
+                values: &mut series.values,
+                histograms: &mut series.histograms,
+            };
+            sink(self, item)?;
         }
         Ok(())
     }
@@ -320,10 +289,8 @@ impl<'e> Evaluator<'e> {
             Kind::Selector(selector) => {
                 self.stream_selector(selector, steps, selector::Sampled::Value, sink)
             }
-            Kind::Negate(inner) => self.stream(inner, steps, &mut |own, item| {
-                let negated =
-                    |value: &mut f64| *value = if is_absent(*value) { *value } else { -*value };
-                item.values.iter_mut().for_each(negated);
+            Kind::Negate(inner) => self.stream(inner, steps, &mut |own, mut item| {
+                item.negate();
                 sink(own, Item { drop_name: true, ..item })
             }),
             Kind::Call { function, args } => {
@@ -354,6 +321,9 @@ impl<'e> Evaluator<'e> {
                 for one in &mut series {
                     let value = one.values.first().copied().unwrap_or_else(absent);
                     one.values.resize(steps.count, value);
+                    if let Some(histogram) = one.histograms.pop() {
+                        one.histograms.resize(steps.count, histogram);
+                    }
                 }
                 Ok(series)
             }
@@ -386,7 +356,8 @@ impl<'e> Evaluator<'e> {
             let labels =
                 if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
             let drop_name = item.drop_name && delayed;
-            let series = Series { labels, drop_name, values: item.values.to_vec() };
+            let histograms = std::mem::take(item.histograms);
+            let series = Series { labels, drop_name, values: item.values.to_vec(), histograms };
             let count = series.present_count();
             if 0 < count {
                 own.hold(count)?;
@@ -441,10 +412,16 @@ fn is_unique_without_name(node: &Node) -> bool {
 /// Columns as points.
 fn matrix(series: Vec<Series>, steps: Steps) -> Value {
     let points = |series: Series| {
-        let values = series.values.iter().enumerate();
-        let present = values.filter(|(_, value)| !is_absent(**value));
-        let points: Vec<_> = present.map(|(step, value)| (steps.time(step), *value)).collect();
-        (!points.is_empty()).then_some(engine::Series { labels: series.labels, points })
+        let (mut points, mut histograms) = (Vec::new(), Vec::new());
+        for step in 0..series.values.len() {
+            match Sample::at(&series.values, &series.histograms, step) {
+                Sample::Absent => {}
+                Sample::Float(value) => points.push((steps.time(step), value)),
+                Sample::Histogram(histogram) => histograms.push((steps.time(step), histogram)),
+            }
+        }
+        let any = !points.is_empty() || !histograms.is_empty();
+        any.then_some(engine::Series { labels: series.labels, points, histograms })
     };
     Value::Matrix(series.into_iter().filter_map(points).collect())
 }

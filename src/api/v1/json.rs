@@ -118,13 +118,15 @@ mod tests {
             labels: labels.clone(),
             timestamp_ms: 1500,
             value: 1e21,
+            histogram: None,
         }]);
         assert_eq!(
             query_data(&vector, None),
             r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","path":"a\"\\\n"},"value":[1.5,"1e+21"]}]}"#
         );
         let points = vec![(-1001, f64::NAN), (0, f64::INFINITY)];
-        let matrix = Value::Matrix(vec![Series { labels: Labels::empty(), points }]);
+        let matrix =
+            Value::Matrix(vec![Series { labels: Labels::empty(), points, histograms: Vec::new() }]);
         assert_eq!(
             query_data(&matrix, Some("{}")),
             r#"{"resultType":"matrix","result":[{"metric":{},"values":[[-1.001,"NaN"],[0,"+Inf"]]}],"stats":{}}"#

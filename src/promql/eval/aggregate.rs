@@ -112,10 +112,9 @@ impl Evaluator<'_> {
             }
             Ok(())
         })?;
-        let finish = |(group, cells): (usize, &[C])| Series {
-            labels: grouped.labels[group].clone(),
-            drop_name: grouped.drop_name[group],
-            values: cells.iter().map(Cell::finish).collect(),
+        let finish = |(group, cells): (usize, &[C])| {
+            let values = cells.iter().map(Cell::finish).collect();
+            Series::floats(grouped.labels[group].clone(), grouped.drop_name[group], values)
         };
         Ok(cells.chunks(steps.count.max(1)).enumerate().map(finish).collect())
     }
@@ -154,7 +153,7 @@ impl Evaluator<'_> {
             };
             let values = quantiles.iter().enumerate().map(&mut value).collect();
             let (labels, drop_name) = (grouped.labels[group].clone(), grouped.drop_name[group]);
-            out.push(Series { labels, drop_name, values });
+            out.push(Series::floats(labels, drop_name, values));
         }
         Ok(out)
     }
@@ -211,7 +210,7 @@ impl Evaluator<'_> {
                         if place == out.len() {
                             own.hold(steps.count as u64)?;
                             let values = vec![absent(); steps.count];
-                            out.push(Series { labels, drop_name: false, values });
+                            out.push(Series::floats(labels, false, values));
                         }
                         last = Some((value.to_bits(), place));
                         place

@@ -104,7 +104,14 @@ impl<'e> Evaluator<'e> {
         }
         let params = self.scalar_arguments(args, steps)?;
         let function = Elementwise::named(name, params, steps).ok_or_else(|| unknown(name))?;
-        self.stream(vector, steps, &mut |own, item| {
+        // Histograms have a time, but no other value.
+        let keeps_histograms = name == "timestamp";
+        self.stream(vector, steps, &mut |own, mut item| {
+            if keeps_histograms {
+                item.histograms.clear();
+            } else {
+                item.drop_histograms();
+            }
             function.apply(item.values);
             sink(own, Item { drop_name: true, ..item })
         })
@@ -118,8 +125,7 @@ impl<'e> Evaluator<'e> {
         args: &[Node],
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
-        let unlabelled =
-            |values| vec![Series { labels: Labels::empty(), drop_name: false, values }];
+        let unlabelled = |values| vec![Series::floats(Labels::empty(), false, values)];
         match (name, args) {
             ("vector", [arg]) => Ok(unlabelled(self.scalar(arg, steps)?)),
             ("absent", [arg]) => self.absent(arg, steps),
@@ -164,7 +170,7 @@ impl<'e> Evaluator<'e> {
             }
             Ok(())
         })?;
-        Ok(vec![Series { labels: absent_labels(arg), drop_name: false, values }])
+        Ok(vec![Series::floats(absent_labels(arg), false, values)])
     }
 
     /// Operations on two scalars.

@@ -45,10 +45,10 @@ pub(super) fn merge_equal(series: Vec<Series>) -> Result<Vec<Series>, QueryError
             out.push(one);
             continue;
         };
-        for (target, value) in into.values.iter_mut().zip(one.values) {
-            match (is_absent(*target), is_absent(value)) {
-                (true, _) => *target = value,
-                (false, true) => {}
+        for step in 0..one.values.len() {
+            match (is_absent(into.values[step]), is_absent(one.values[step])) {
+                (_, true) => {}
+                (true, false) => into.take_step(&one, step),
                 (false, false) => return Err(same_labelset()),
             }
         }

@@ -10,7 +10,7 @@ use crate::promql::engine::{self, QueryError, Value};
 use super::functions::over_range::{RangeFunction, Windowed};
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::{Points, SharedTables};
-use super::{Evaluator, Item, Series, Sink, Steps, absent, is_absent, labels};
+use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, labels};
 
 /// For each step, which samples lie in its window.
 #[derive(Debug)]
@@ -187,11 +187,7 @@ impl<'e> Evaluator<'e> {
         }
         let values = self.scalar(node, steps)?;
         let labels = Labels::empty();
-        Ok(if values.is_empty() {
-            vec![]
-        } else {
-            vec![Series { labels, drop_name: false, values }]
-        })
+        Ok(if values.is_empty() { vec![] } else { vec![Series::floats(labels, false, values)] })
     }
 
     /// Calls a function on the windows of each series.
@@ -210,6 +206,7 @@ impl<'e> Evaluator<'e> {
         function.assert_allows(frame.boundary)?;
         let mut tables = SharedTables::new(steps);
         let mut values = vec![absent(); steps.count];
+        let mut histograms = Histograms::new();
         let mut evaluated = vec![false; steps.count];
         self.each_range(node, &frame, &mut |own, item| {
             let points = item.points;
@@ -236,7 +233,8 @@ impl<'e> Evaluator<'e> {
                 own.note_non_counter(item.labels, span);
             }
             let drop_name = item.drop_name || !function.keeps_name();
-            sink(own, Item { labels: item.labels, drop_name, values: &mut values })
+            let labels = item.labels;
+            sink(own, Item { labels, drop_name, values: &mut values, histograms: &mut histograms })
         })?;
         self.note_quantiles(args, &params, &evaluated);
         Ok(())
@@ -304,7 +302,7 @@ impl<'e> Evaluator<'e> {
             Ok(())
         })?;
         let labels = super::functions::absent_labels(node);
-        Ok(vec![Series { labels, drop_name: false, values }])
+        Ok(vec![Series::floats(labels, false, values)])
     }
 
     /// A range vector as the result of an instant query.
@@ -331,7 +329,7 @@ impl<'e> Evaluator<'e> {
             let strip = delayed && item.drop_name;
             let labels =
                 if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
-            out.push(engine::Series { labels, points });
+            out.push(engine::Series { labels, points, histograms: Vec::new() });
             Ok(())
         })?;
         Ok(Value::Matrix(out))

@@ -12,7 +12,7 @@ use crate::storage::select::{
 };
 
 use super::plan::{Selector, Shift};
-use super::{Evaluator, Item, Sink, Steps, absent, is_absent};
+use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent};
 
 /// What is taken of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,7 @@ impl<'e> Evaluator<'e> {
         let selection = self.select(selector, range)?;
         let mut tables = SharedTables::new(steps);
         let mut values = vec![absent(); steps.count];
+        let mut histograms = Histograms::new();
         self.each_series(&selection, |own, meta, points| {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
@@ -163,7 +164,8 @@ impl<'e> Evaluator<'e> {
             }
             own.samples.total += count;
             own.touch(count)?;
-            sink(own, Item { labels: meta.labels(), drop_name: false, values: &mut values })
+            let (labels, drop_name) = (meta.labels(), false);
+            sink(own, Item { labels, drop_name, values: &mut values, histograms: &mut histograms })
         })
     }
 }

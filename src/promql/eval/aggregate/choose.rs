@@ -66,6 +66,7 @@ impl Evaluator<'_> {
             labels: series[at].labels.clone(),
             drop_name: series[at].drop_name,
             values: std::mem::take(&mut kept[at]),
+            histograms: series[at].histograms.clone(),
         };
         merge_equal(order.into_iter().map(take).collect())
     }

@@ -186,7 +186,7 @@ impl Join<'_> {
         let labels = self.result_labels(many, one);
         self.assert_unique(&labels, &met, group)?;
         if values.iter().any(|value| !is_absent(*value)) {
-            self.out.push(Series { labels, drop_name: return_bool && self.delayed, values });
+            self.out.push(Series::floats(labels, return_bool && self.delayed, values));
         }
         Ok(())
     }

@@ -153,7 +153,7 @@ impl Evaluator<'_> {
                     },
                 );
                 let values = vec![absent(); steps.count];
-                out.push((key, Series { labels, drop_name: delayed, values }));
+                out.push((key, Series::floats(labels, delayed, values)));
                 out.len() - 1
             });
             out[place].1.values[step] = value;

@@ -78,7 +78,7 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         self.stream_selector(&selector, steps, Sampled::Milliseconds, &mut |own, item| {
             let labels = item.labels.clone();
-            let series = Series { labels, drop_name: false, values: item.values.to_vec() };
+            let series = Series::floats(labels, false, item.values.to_vec());
             own.hold(series.present_count())?;
             out.push(series);
             Ok(())
@@ -175,7 +175,7 @@ fn enrich(
         index.values().filter_map(|by_target| by_target.get(&target)).collect();
     let optional = data.iter().all(Matcher::matches_empty);
     let mut by_holders: HashMap<Vec<u32>, usize> = HashMap::new();
-    for (step, value) in series.values.iter().enumerate().filter(|(_, value)| !is_absent(**value)) {
+    for step in (0..series.values.len()).filter(|step| !is_absent(series.values[*step])) {
         let key: Vec<u32> = holders.iter().map(|holders| holders[step]).collect();
         if !optional && key.iter().all(|holder| *holder == 0) {
             continue;
@@ -187,12 +187,12 @@ fn enrich(
                 let chosen = chosen.map(|holder| &infos[*holder as usize - 1].labels);
                 let labels = with_data(&series.labels, chosen, data)?;
                 let values = vec![absent(); series.values.len()];
-                out.push(Series { labels, drop_name: series.drop_name, values });
+                out.push(Series::floats(labels, series.drop_name, values));
                 by_holders.insert(key, out.len() - 1);
                 out.len() - 1
             }
         };
-        out[place].values[step] = *value;
+        out[place].take_step(series, step);
     }
     Ok(())
 }

@@ -1,0 +1,167 @@
+//! What operations hand to each other: series as columns of one value for each step.
+//!
+//! A step without a value holds [`ABSENT`](absent), the stale marker: no operation yields those
+//! bits otherwise, because arithmetic quiets every NaN, and selectors take stale markers for
+//! absence anyway. A step with a histogram holds a second marker, so that whoever only asks whether
+//! there is a value need not know about histograms; the histogram lies in a column beside. Series
+//! without histograms have no such column. An entry of it counts only where the marker stands.
+
+use std::sync::Arc;
+
+use crate::model::histogram::Histogram;
+use crate::model::labels::Labels;
+use crate::model::sample::{is_stale_nan, stale_nan};
+use crate::promql::engine::QueryError;
+
+use super::Evaluator;
+
+/// Bits of the value beside a histogram: a signalling NaN, as the stale marker is one.
+const HISTOGRAM_NAN_BITS: u64 = 0x7ff0_0000_0000_0003;
+
+/// Whether a step holds no value.
+pub(super) fn is_absent(value: f64) -> bool {
+    is_stale_nan(value)
+}
+
+/// What a step without a value holds.
+pub(super) fn absent() -> f64 {
+    stale_nan()
+}
+
+/// What a step with a histogram holds.
+pub(super) fn marker() -> f64 {
+    f64::from_bits(HISTOGRAM_NAN_BITS)
+}
+
+fn is_marker(value: f64) -> bool {
+    value.to_bits() == HISTOGRAM_NAN_BITS
+}
+
+/// Histograms of the steps; empty when there is none at all.
+pub(super) type Histograms = Vec<Option<Arc<Histogram>>>;
+
+/// The histogram of a step or position, if its value is one.
+pub(super) fn histogram_at<'a>(
+    values: &[f64],
+    histograms: &'a [Option<Arc<Histogram>>],
+    at: usize,
+) -> Option<&'a Arc<Histogram>> {
+    let found = histograms.get(at)?.as_ref();
+    found.filter(|_| values.get(at).is_some_and(|value| is_marker(*value)))
+}
+
+/// A value as it is.
+#[derive(Clone, Debug)]
+pub(super) enum Sample {
+    Absent,
+    Float(f64),
+    Histogram(Arc<Histogram>),
+}
+
+impl Sample {
+    /// The value at a step.
+    pub(super) fn at(values: &[f64], histograms: &[Option<Arc<Histogram>>], at: usize) -> Self {
+        match histogram_at(values, histograms, at) {
+            Some(histogram) => Self::Histogram(Arc::clone(histogram)),
+            None if is_absent(values[at]) => Self::Absent,
+            None => Self::Float(values[at]),
+        }
+    }
+
+    /// Writes the value to a step of columns of `values.len()` steps.
+    pub(super) fn put(self, values: &mut [f64], histograms: &mut Histograms, at: usize) {
+        match self {
+            Self::Absent => values[at] = absent(),
+            Self::Float(value) => values[at] = value,
+            Self::Histogram(histogram) => {
+                if histograms.is_empty() {
+                    histograms.resize(values.len(), None);
+                }
+                values[at] = marker();
+                histograms[at] = Some(histogram);
+            }
+        }
+    }
+}
+
+/// A series with a value for each step.
+#[derive(Clone, Debug)]
+pub(super) struct Series {
+    pub(super) labels: Labels,
+    /// The metric name is still there but does not count (only with delayed name removal).
+    pub(super) drop_name: bool,
+    pub(super) values: Vec<f64>,
+    /// Beside the markers among the values.
+    pub(super) histograms: Histograms,
+}
+
+impl Series {
+    /// A series of floats.
+    pub(super) fn floats(labels: Labels, drop_name: bool, values: Vec<f64>) -> Self {
+        Self { labels, drop_name, values, histograms: Histograms::new() }
+    }
+
+    pub(super) fn present_count(&self) -> u64 {
+        self.values.iter().filter(|value| !is_absent(**value)).count() as u64
+    }
+
+    /// The histogram of a step, if its value is one.
+    pub(super) fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
+        histogram_at(&self.values, &self.histograms, step)
+    }
+
+    /// Copies a step of another series with as many steps.
+    pub(super) fn take_step(&mut self, from: &Self, step: usize) {
+        if let Some(histogram) = from.histogram(step) {
+            let sample = Sample::Histogram(Arc::clone(histogram));
+            sample.put(&mut self.values, &mut self.histograms, step);
+        } else {
+            self.values[step] = from.values[step];
+        }
+    }
+}
+
+/// A series on its way from one operation to the next.
+pub(super) struct Item<'a> {
+    pub(super) labels: &'a Labels,
+    /// The name is to be dropped by whoever keeps the labels.
+    pub(super) drop_name: bool,
+    pub(super) values: &'a mut [f64],
+    /// Beside the markers among the values; mostly empty.
+    pub(super) histograms: &'a mut Histograms,
+}
+
+impl Item<'_> {
+    /// The histogram of a step, if its value is one.
+    pub(super) fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
+        histogram_at(self.values, self.histograms, step)
+    }
+
+    /// Changes the sign of each value.
+    pub(super) fn negate(&mut self) {
+        for step in 0..self.values.len() {
+            if let Some(histogram) = self.histogram(step) {
+                self.histograms[step] = Some(Arc::new(histogram.scaled(-1.0)));
+            } else if !is_absent(self.values[step]) {
+                self.values[step] = -self.values[step];
+            }
+        }
+    }
+
+    /// Leaves the floats alone; tells whether there was a histogram.
+    pub(super) fn drop_histograms(&mut self) -> bool {
+        let mut any = false;
+        for step in 0..self.histograms.len() {
+            if self.histogram(step).is_some() {
+                self.values[step] = absent();
+                any = true;
+            }
+        }
+        self.histograms.clear();
+        any
+    }
+}
+
+/// Takes streamed series.
+pub(super) type Sink<'s, 'e> =
+    &'s mut dyn FnMut(&mut Evaluator<'e>, Item<'_>) -> Result<(), QueryError>;
