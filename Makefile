@@ -2,6 +2,7 @@
 #   make run       build and start on 127.0.0.1:9090 with the example configuration
 #   make test      format, lints, spelling and all tests; what CI runs first
 #   make interop   tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
+#   make crash-test   the store on a simulated disk, SEEDS=10000 random histories
 #   make conformance  Prometheus' PromQL cases against the running binary (needs ../shared)
 
 SHELL := /bin/bash
@@ -13,7 +14,10 @@ PEERS := prometheus prometheus-alertmanager prometheus-node-exporter
 CONFORMANCE_MIN := 793
 SHARED := $(or $(NARTHEX_SHARED),../shared)
 
-.PHONY: run build test lint spelling interop conformance clean
+# Histories that `make crash-test` tries.
+SEEDS := 10000
+
+.PHONY: run build test lint spelling interop conformance crash-test clean
 
 build:
 	cargo build --release
@@ -60,6 +64,10 @@ conformance: $(VENV)/bin/python
 	  --json .cache/conformance.json $(SHARED)/conformance/promql
 	@$(VENV)/bin/python -c 'import json, sys; n = json.load(open(".cache/conformance.json"))["passed"]; \
 	  sys.exit(0 if n >= $(CONFORMANCE_MIN) else f"only {n} cases pass, not $(CONFORMANCE_MIN)")'
+
+# Random histories of the store on a simulated disk; SIM_SEED=n repeats one.
+crash-test:
+	SIM_SEEDS=$(SEEDS) cargo test --release --lib storage::tests::crash -- --nocapture
 
 clean:
 	cargo clean

@@ -142,7 +142,7 @@ impl Manifest {
             reason,
         };
         let key = read_header(&bytes).map_err(|reason| corrupt(0, reason))?;
-        let (state, edit_count, end) =
+        let Edits { state, count: edit_count, last, end } =
             read_edits(&bytes).map_err(|(at, reason)| corrupt(at as u64, reason))?;
         let file = disk.open(&path).map_err(OpenError::io(&path))?;
         let manifest = Self {
@@ -155,18 +155,21 @@ impl Manifest {
             end_bytes: end as u64,
             allocated_bytes: bytes.len() as u64,
         };
-        manifest.forget_tail(&bytes).map_err(OpenError::io(&path))?;
+        manifest.settle_tail(&bytes, last).map_err(OpenError::io(&path))?;
         Ok(manifest)
     }
 
-    /// Overwrites a torn edit, so that it can never be taken for damage later.
-    fn forget_tail(&self, bytes: &[u8]) -> io::Result<()> {
-        let tail = bytes.get(self.end_bytes as usize..).unwrap_or(&[]);
-        if tail.iter().any(|byte| *byte != 0) {
-            self.file.write_at(&vec![0; tail.len()], self.end_bytes)?;
-            self.file.sync()?;
+    /// Overwrites a torn edit, so that it can never be taken for damage later, and writes the last
+    /// whole one again: if the sync after it failed, it is here only because the machine was not
+    /// restarted, and another sync would not save it.
+    fn settle_tail(&self, bytes: &[u8], last: usize) -> io::Result<()> {
+        let mut tail = bytes.get(last..).unwrap_or(&[]).to_vec();
+        if tail.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        tail.iter_mut().skip(self.end_bytes as usize - last).for_each(|byte| *byte = 0);
+        self.file.write_at(&tail, last as u64)?;
+        self.file.sync()
     }
 
     /// Key of the fingerprints.
@@ -337,23 +340,35 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
     })
 }
 
-/// The sum of all edits, how many there are, and where they end.
-fn read_edits(bytes: &[u8]) -> Result<(State, u64, usize), (usize, &'static str)> {
-    let (mut state, mut count, mut at) = (State::default(), 0, HEADER_BYTES);
-    while at < bytes.len() {
-        match decode(bytes, at, count) {
+/// What was read.
+struct Edits {
+    /// The sum.
+    state: State,
+    count: u64,
+    /// Where the last one begins.
+    last: usize,
+    /// Where it ends.
+    end: usize,
+}
+
+fn read_edits(bytes: &[u8]) -> Result<Edits, (usize, &'static str)> {
+    let mut read =
+        Edits { state: State::default(), count: 0, last: HEADER_BYTES, end: HEADER_BYTES };
+    while read.end < bytes.len() {
+        let at = read.end;
+        match decode(bytes, at, read.count) {
             Ok((edits, end)) => {
                 for edit in edits {
-                    state.apply(edit).map_err(|reason| (at, reason))?;
+                    read.state.apply(edit).map_err(|reason| (at, reason))?;
                 }
-                (count, at) = (count + 1, end);
+                (read.count, read.last, read.end) = (read.count + 1, at, end);
             }
             // Only the newest edit can be torn: a later one shows that this one was whole.
-            Err(reason) if has_later_edit(bytes, at, count) => return Err((at, reason)),
+            Err(reason) if has_later_edit(bytes, at, read.count) => return Err((at, reason)),
             Err(_) => break,
         }
     }
-    Ok((state, count, at))
+    Ok(read)
 }
 
 fn has_later_edit(bytes: &[u8], at: usize, number: u64) -> bool {

@@ -275,8 +275,8 @@ impl Recovered {
                 continue;
             }
             if *closed_bytes != Some(end_bytes) {
-                // What was read may have been in the page cache only.
-                log.sync().map_err(OpenError::io(&path))?;
+                // What was read may have been in the page cache only, even after a failed sync.
+                log.write_again(end_bytes).map_err(OpenError::io(&path))?;
                 edits.push(Edit::CloseLog(*id, end_bytes));
             }
             logs.push(Arc::new(log));
@@ -306,6 +306,7 @@ impl Recovered {
                 break;
             }
             end_bytes = frame.end;
+            log.note_durable(frame.durable_bytes);
             self.sequence = self.sequence.max(frame.sequence);
         }
         Ok((end_bytes as u64, tail))

@@ -90,10 +90,14 @@ fn dump(selection: &Selection) -> String {
 }
 
 fn read(selection: &Selection) -> Vec<(Labels, Vec<(i64, u64)>)> {
+    try_read(selection).unwrap()
+}
+
+fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, QueryError> {
     let mut out = Vec::new();
     for first in (0..selection.series().len()).step_by(7) {
         let count = (selection.series().len() - first).min(7);
-        let block = selection.block(first as u32, count).unwrap();
+        let block = selection.block(first as u32, count)?;
         for (position, columns) in block.series.iter().enumerate() {
             let mut samples = Vec::new();
             for run in &columns.runs {
@@ -106,7 +110,7 @@ fn read(selection: &Selection) -> Vec<(Labels, Vec<(i64, u64)>)> {
             out.push((selection.series()[first + position].labels().clone(), samples));
         }
     }
-    out
+    Ok(out)
 }
 
 fn all(storage: &Storage) -> Selection {

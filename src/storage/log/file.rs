@@ -12,6 +12,9 @@ use super::format::{FILE_HEADER_BYTES, FileHeader};
 use crate::base::disk::{Disk, DiskFile, Map};
 use crate::storage::select::QueryError;
 
+/// What is written again at once.
+const PIECE_BYTES: u64 = 1 << 20;
+
 /// A log file. Frames are appended by one writer; readers see what is published.
 pub struct LogFile {
     header: FileHeader,
@@ -154,6 +157,26 @@ impl LogFile {
     /// Bytes that are on the device for certain.
     pub fn durable_bytes(&self) -> u64 {
         self.durable_bytes.load(Ordering::Acquire)
+    }
+
+    /// A frame tells that everything before this position is on the device.
+    pub fn note_durable(&self, durable_bytes: u64) {
+        self.durable_bytes.fetch_max(durable_bytes, Ordering::AcqRel);
+    }
+
+    /// Brings the bytes before `end_bytes` to the device, those that are not known to be there by
+    /// writing them again: after a failed sync the system may take them for written although they
+    /// are not, and another sync would do nothing.
+    pub fn write_again(&self, end_bytes: u64) -> io::Result<()> {
+        let map = self.map(end_bytes)?;
+        let mut at = self.durable_bytes();
+        while at < end_bytes {
+            let piece_bytes = (end_bytes - at).min(PIECE_BYTES);
+            let piece = map.get(at as usize..(at + piece_bytes) as usize);
+            self.file.write_at(piece.ok_or(io::ErrorKind::UnexpectedEof)?, at)?;
+            at += piece_bytes;
+        }
+        self.sync()
     }
 
     /// Where its samples are.
