@@ -10,6 +10,7 @@ pub mod varint;
 mod bits;
 mod decimal;
 mod integers;
+mod kernels;
 mod sparse;
 mod timestamps;
 mod xor;
@@ -81,39 +82,42 @@ pub fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(
     if count > CHUNK_ROWS_MAX {
         return Err(ColumnError { offset_bytes: 0, reason: "more rows than a chunk may have" });
     }
+    let start = out.len();
+    out.resize(start + count, 0.0);
+    let decoded = decode_values_into(bytes, &mut out[start..]);
+    if decoded.is_err() {
+        out.truncate(start);
+    }
+    decoded
+}
+
+/// Fills the slice with the values of a chunk of as many rows. After an error it holds anything.
+pub fn decode_values_into(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
+    if out.len() > CHUNK_ROWS_MAX {
+        return Err(ColumnError { offset_bytes: 0, reason: "more rows than a chunk may have" });
+    }
     let Some((tag, payload)) = bytes.split_first() else {
         return Err(ColumnError { offset_bytes: 0, reason: "empty chunk" });
     };
-    out.reserve(count);
-    let start = out.len();
     let decoded = match *tag {
-        TAG_RAW => decode_raw(payload, count, out),
-        TAG_CONSTANT => {
-            take_trimmed(payload).map(|bits| out.resize(start + count, f64::from_bits(bits)))
-        }
-        TAG_SPARSE => sparse::decode(payload, count, out),
-        TAG_XOR => xor::decode(payload, count, out),
-        TAG_DECIMAL => decimal::decode(payload, count, out),
+        TAG_RAW => decode_raw(payload, out),
+        TAG_CONSTANT => take_trimmed(payload).map(|bits| out.fill(f64::from_bits(bits))),
+        TAG_SPARSE => sparse::decode(payload, out),
+        TAG_XOR => xor::decode(payload, out),
+        TAG_DECIMAL => decimal::decode(payload, out),
         _ => return Err(ColumnError { offset_bytes: 0, reason: "unknown codec of values" }),
     };
-    match decoded {
-        Ok(()) => {
-            assert_eq!(out.len(), start + count, "a codec gives the rows it was asked for");
-            Ok(())
-        }
-        Err(err) => {
-            out.truncate(start);
-            Err(ColumnError { offset_bytes: err.offset_bytes + 1, ..err })
-        }
-    }
+    decoded.map_err(|err| ColumnError { offset_bytes: err.offset_bytes + 1, ..err })
 }
 
-fn decode_raw(payload: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(), ColumnError> {
-    if payload.len() != count * 8 {
+fn decode_raw(payload: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
+    if payload.len() != out.len() * 8 {
         return Err(ColumnError { offset_bytes: 0, reason: "raw values of another length" });
     }
     let (words, _) = payload.as_chunks::<8>();
-    out.extend(words.iter().map(|word| f64::from_bits(u64::from_le_bytes(*word))));
+    for (slot, word) in out.iter_mut().zip(words) {
+        *slot = f64::from_bits(u64::from_le_bytes(*word));
+    }
     Ok(())
 }
 

@@ -28,20 +28,21 @@ pub(super) fn encode(values: &[f64]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-pub(super) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(), ColumnError> {
+pub(super) fn decode(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
     let mut input = Cursor::new(bytes);
-    let end = out.len() + count;
     let mut last = take_xor(&mut input)?;
+    let mut rows = out;
     while input.at < bytes.len() {
         let gap = input.unsigned()?;
-        let rows_left = (end - out.len()) as u64;
-        if gap == 0 || rows_left <= gap {
+        if gap == 0 || rows.len() as u64 <= gap {
             return Err(input.error("change outside of the rows"));
         }
-        out.resize(out.len() + gap as usize, f64::from_bits(last));
+        let (same, rest) = rows.split_at_mut(gap as usize);
+        same.fill(f64::from_bits(last));
+        rows = rest;
         last ^= take_xor(&mut input)?;
     }
-    out.resize(end, f64::from_bits(last));
+    rows.fill(f64::from_bits(last));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Timestamps: regular ones as a start and a step, others by their steps or by how these change.
 
+use super::integers::Unpacker;
+use super::kernels::Kernels;
 use super::{CHUNK_ROWS_MAX, ColumnError, Cursor, integers, varint};
 
 const TAG_REGULAR: u8 = 0;
@@ -56,6 +58,7 @@ fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), ColumnEr
     let start = out.len();
     let tag = input.byte()?;
     let first = input.signed()?;
+    let mut unpacker = Unpacker::new(Kernels::detect());
     match tag {
         TAG_REGULAR => {
             let step = input.signed()?;
@@ -64,13 +67,14 @@ fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), ColumnEr
             return input.end();
         }
         TAG_STEPS if 0 < count => {
-            out.push(first);
-            integers::unpack(&mut input, count - 1, out)?;
+            out.resize(start + count, first);
+            unpacker.integers(&mut input, &mut out[start + 1..])?;
         }
         TAG_CHANGES if 1 < count => {
             let step = input.signed()?;
             out.extend([first, step]);
-            integers::unpack(&mut input, count - 2, out)?;
+            out.resize(start + count, 0);
+            unpacker.integers(&mut input, &mut out[start + 2..])?;
             add_up(&mut out[start + 1..]);
         }
         TAG_STEPS | TAG_CHANGES => return Err(input.error("too few rows")),

@@ -43,15 +43,15 @@ pub(super) fn encode(values: &[f64]) -> Vec<u8> {
     out.finish()
 }
 
-pub(super) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(), ColumnError> {
+pub(super) fn decode(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
     let mut bits = BitReader::new(bytes);
-    if count == 0 {
+    let Some((first, rest)) = out.split_first_mut() else {
         return Err(bits.error("no rows"));
-    }
+    };
     let mut last = bits.take(64)?;
-    out.push(f64::from_bits(last));
+    *first = f64::from_bits(last);
     let (mut leading, mut meaningful) = (0, 0);
-    for _ in 1..count {
+    for slot in rest {
         match bits.ones(2)? {
             0 => {}
             1 => {
@@ -69,7 +69,7 @@ pub(super) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(
                 last ^= bits.take(meaningful)? << (64 - leading - meaningful);
             }
         }
-        out.push(f64::from_bits(last));
+        *slot = f64::from_bits(last);
     }
     bits.end()
 }

@@ -431,9 +431,9 @@ fn errors_name_file_and_offset() {
     /data/segment: corrupt data at byte 8: unknown version of segments
     /data/segment: corrupt data at byte 32768: checksum of the page does not fit
     /data/segment: corrupt data at byte 65536: checksum of the page does not fit
-    /data/segment: corrupt data at byte 86855: checksum of the tables does not fit
-    /data/segment: corrupt data at byte 87587: checksum of the footer does not fit
-    /data/segment: corrupt data at byte 87587: no footer: the file is torn or no segment
+    /data/segment: corrupt data at byte 87147: checksum of the tables does not fit
+    /data/segment: corrupt data at byte 87879: checksum of the footer does not fit
+    /data/segment: corrupt data at byte 87879: no footer: the file is torn or no segment
     ");
 }
 
@@ -475,5 +475,5 @@ fn files_are_small() {
     let disk = disk();
     let info = write(&disk, &batches);
     let per_sample = info.bytes as f64 / info.sample_count as f64;
-    insta::assert_snapshot!(format!("{per_sample:.3} B/sample"), @"0.566 B/sample");
+    insta::assert_snapshot!(format!("{per_sample:.3} B/sample"), @"0.571 B/sample");
 }
