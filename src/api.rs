@@ -176,6 +176,11 @@ pub fn rfc3339(timestamp_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(clamped).map_or_else(|_| String::new(), |t| t.to_string())
 }
 
+/// Like [`rfc3339`]; what Go prints for the zero moment when there was none.
+fn rfc3339_or_never(timestamp_ms: Option<i64>) -> String {
+    timestamp_ms.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), rfc3339)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

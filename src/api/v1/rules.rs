@@ -10,16 +10,13 @@ use serde_json::{Value, json};
 
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, Success};
-use super::super::{Services, labels_json, rfc3339};
+use super::super::{Services, labels_json, rfc3339, rfc3339_or_never};
 use crate::model::float;
 use crate::model::matcher::Matcher;
 use crate::rules::{AlertStatus, AlertingStatus, GroupStatus, RuleStatus};
 
-/// What Prometheus prints for a moment that has not come yet.
-const NEVER: &str = "0001-01-01T00:00:00Z";
-
 fn moment(timestamp_ms: i64) -> String {
-    if timestamp_ms == 0 { NEVER.to_owned() } else { rfc3339(timestamp_ms) }
+    rfc3339_or_never((timestamp_ms != 0).then_some(timestamp_ms))
 }
 
 fn seconds(ms: i64) -> f64 {

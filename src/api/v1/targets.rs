@@ -8,13 +8,10 @@ use serde_json::{Value, json};
 
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, Success};
-use super::super::{Services, labels_json, rfc3339};
+use super::super::{Services, labels_json, rfc3339_or_never};
 use crate::model::duration;
 use crate::promql::parser;
 use crate::scrape::TargetStatus;
-
-/// What Prometheus prints for a moment that has not come yet.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 fn target_json(target: &TargetStatus, global_url: String) -> Value {
     json!({
@@ -24,7 +21,7 @@ fn target_json(target: &TargetStatus, global_url: String) -> Value {
         "scrapeUrl": target.url,
         "globalUrl": global_url,
         "lastError": target.last_error,
-        "lastScrape": target.last_scrape_ms.map_or_else(|| NEVER.to_owned(), rfc3339),
+        "lastScrape": rfc3339_or_never(target.last_scrape_ms),
         "lastScrapeDuration": target.last_scrape_duration.as_secs_f64(),
         "health": target.health.as_str(),
         "scrapeInterval": duration::format(target.interval),
