@@ -281,13 +281,7 @@ impl Templates {
         data: &Data,
         now_ms: i64,
     ) -> (String, Result<(), TemplateError>) {
-        if !text.contains("{{") {
-            return (text.to_owned(), Ok(()));
-        }
-        match self.with_inline(text) {
-            Ok(set) => set.execute(INLINE, &data.to_value(), &context(data, now_ms)),
-            Err(err) => (String::new(), Err(err)),
-        }
+        self.expand(text, data, now_ms, Ok)
     }
 
     /// Expands a text of the configuration as HTML: values are escaped by where they stand.
@@ -311,10 +305,21 @@ impl Templates {
         data: &Data,
         now_ms: i64,
     ) -> (String, Result<(), TemplateError>) {
+        self.expand(text, data, now_ms, |set| html::escaped(&set, INLINE))
+    }
+
+    /// Executes a text that `prepare` has seen to, and returns also what was written before an error.
+    fn expand(
+        &self,
+        text: &str,
+        data: &Data,
+        now_ms: i64,
+        prepare: impl FnOnce(TemplateSet) -> Result<TemplateSet, TemplateError>,
+    ) -> (String, Result<(), TemplateError>) {
         if !text.contains("{{") {
             return (text.to_owned(), Ok(()));
         }
-        match self.with_inline(text).and_then(|set| html::escaped(&set, INLINE)) {
+        match self.with_inline(text).and_then(prepare) {
             Ok(set) => set.execute(INLINE, &data.to_value(), &context(data, now_ms)),
             Err(err) => (String::new(), Err(err)),
         }
