@@ -1,4 +1,5 @@
-//! The plain values that all layers speak of: no I/O, no async, no locks.
+//! The plain values that all layers speak of: no I/O, no async, and no lock but that of the
+//! cache of compiled expressions in `matcher`.
 
 pub mod alert;
 pub mod duration;
@@ -7,6 +8,7 @@ pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;
+pub mod regexp;
 pub mod relabel;
 pub mod sample;
 pub mod target;

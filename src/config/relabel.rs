@@ -146,7 +146,7 @@ mod tests {
         insta::assert_snapshot!(error("{action: labeldrop, source_labels: [a]}"), @"labeldrop action requires only 'regex', and no other fields");
         insta::assert_snapshot!(error("{action: lowercase, target_label: a, replacement: b}"), @"'replacement' can not be set for lowercase action");
         insta::assert_snapshot!(error("{action: keepequal, target_label: a, regex: b}"), @"keepequal action requires only 'source_labels' and `target_label`, and no other fields");
-        insta::assert_snapshot!(error("{regex: '(', target_label: a}"), @"error parsing regexp: unclosed group");
+        insta::assert_snapshot!(error("{regex: '(', target_label: a}"), @"error parsing regexp: missing closing ): `^(?s:()$`");
     }
 
     #[test]

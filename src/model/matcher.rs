@@ -1,9 +1,13 @@
 //! Label matchers: `=`, `!=`, `=~`, `!~`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::labels::{is_legacy_label_name, quote};
+use super::regexp::{Compiled, Dot, RegexError, Regexp, Shape, expand_go};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +47,7 @@ impl Matcher {
     /// A matcher; an error when `value` must be a regular expression and is none.
     pub fn new(op: MatchOp, name: &str, value: &str) -> Result<Self, RegexError> {
         let regex = match op {
-            MatchOp::Regex | MatchOp::NotRegex => Some(AnchoredRegex::new(value)?),
+            MatchOp::Regex | MatchOp::NotRegex => Some(AnchoredRegex::for_matcher(value)?),
             MatchOp::Equal | MatchOp::NotEqual => None,
         };
         Ok(Self { name: name.to_owned(), op, value: value.to_owned(), regex })
@@ -73,6 +77,11 @@ impl Matcher {
     /// and negative `!~` alike.
     pub fn regex_set(&self) -> Option<&[String]> {
         self.regex.as_ref()?.literals()
+    }
+
+    /// Text with which every match of the regular expression begins; empty when there is none.
+    pub fn regex_prefix(&self) -> &str {
+        self.regex.as_ref().map_or("", AnchoredRegex::prefix)
     }
 
     /// Whether a label of this value (empty: missing) fulfils the condition.
@@ -118,41 +127,51 @@ impl fmt::Debug for Matcher {
     }
 }
 
-/// Why an expression does not compile.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("error parsing regexp: {0}")]
-pub struct RegexError(String);
-
-/// Literal alternatives that are matched by comparison rather than by automaton.
-const LITERALS_MAX: usize = 1024;
-/// Memory of a compiled expression: lets long alternations of hosts through, stops bombs.
-const COMPILED_BYTES_MAX: usize = 64 << 20;
-
-/// A regular expression that must match the whole text; the dot matches newlines.
+/// A regular expression in Go's notation that must match the whole text; the dot matches newlines.
 #[derive(Clone, Debug)]
 pub struct AnchoredRegex {
     source: Arc<str>,
-    regex: Option<regex::Regex>,
-    literals: Option<Arc<[String]>>,
+    compiled: Arc<CompiledRegex>,
+}
+
+#[derive(Debug)]
+struct CompiledRegex {
+    shape: Shape,
+    /// There when the shape alone does not decide.
+    automaton: Option<Compiled>,
+    /// The one group is the whole text.
+    is_whole_capture: bool,
 }
 
 impl AnchoredRegex {
-    /// Compiles `^(?s:source)$`.
+    /// Compiles `^(?s:source)$`, and errors show it so, as where Prometheus compiles by hand
+    /// (relabelling, `label_replace`).
     pub fn new(source: &str) -> Result<Self, RegexError> {
-        let literals = literal_set(source).map(Arc::from);
-        let regex = match literals {
-            Some(_) => None,
-            None => {
-                // On its own first, so that an unbalanced bracket cannot borrow ours.
-                let compile = |text: &str| {
-                    let mut builder = regex::RegexBuilder::new(text);
-                    builder.size_limit(COMPILED_BYTES_MAX).build()
-                };
-                let own = compile(source).and_then(|_| compile(&format!("^(?s:{source})$")));
-                Some(own.map_err(|err| RegexError(last_line(&err.to_string())))?)
-            }
-        };
-        Ok(Self { source: Arc::from(source), regex, literals })
+        let regexp = Regexp::parse(&format!("^(?s:{source})$"), Dot::Line)?;
+        Self::compile(source, &regexp, regexp.capture_count() > 0)
+    }
+
+    /// The same for a matcher: errors show what was written. Often asked for ones are kept.
+    fn for_matcher(source: &str) -> Result<Self, RegexError> {
+        if let Some(kept) = CACHE.lock().get(source) {
+            return Ok(kept);
+        }
+        let regexp = Regexp::parse(source, Dot::All)?;
+        let regex = Self::compile(source, &regexp, false)?;
+        if regexp.weight() <= CACHED_WEIGHT_MAX {
+            CACHE.lock().put(regex.clone());
+        }
+        Ok(regex)
+    }
+
+    fn compile(source: &str, regexp: &Regexp, with_groups: bool) -> Result<Self, RegexError> {
+        let shape = regexp.shape();
+        let is_whole_capture = regexp.is_whole_capture();
+        let decided = matches!(shape, Shape::Literals(_) | Shape::Pieces(_));
+        let needs_automaton = !decided || (with_groups && !is_whole_capture);
+        let automaton = needs_automaton.then(|| regexp.compile_anchored()).transpose()?;
+        let compiled = Arc::new(CompiledRegex { shape, automaton, is_whole_capture });
+        Ok(Self { source: Arc::from(source), compiled })
     }
 
     /// The expression as it was written.
@@ -160,36 +179,55 @@ impl AnchoredRegex {
         &self.source
     }
 
-    /// The alternatives, when the expression is nothing but literal text and `|`.
+    /// Every text that matches, sorted, when these are few.
     pub fn literals(&self) -> Option<&[String]> {
-        self.literals.as_deref()
+        match &self.compiled.shape {
+            Shape::Literals(literals) => Some(literals),
+            _ => None,
+        }
+    }
+
+    /// Text with which every match begins. Empty when in doubt.
+    pub fn prefix(&self) -> &str {
+        match &self.compiled.shape {
+            Shape::Literals(_) | Shape::AsciiFolded(_) => "",
+            Shape::Pieces(pieces) => pieces.prefix(),
+            Shape::General { prefix, .. } => prefix,
+        }
     }
 
     /// Whether the whole text matches.
     pub fn is_match(&self, text: &str) -> bool {
-        match (&self.literals, &self.regex) {
-            (Some(literals), _) => literals.iter().any(|literal| literal == text),
-            (None, Some(regex)) => regex.is_match(text),
-            (None, None) => unreachable!("one of the two was made"),
+        let automaton = || self.compiled.automaton.as_ref().is_some_and(|a| a.is_match(text));
+        match &self.compiled.shape {
+            Shape::Literals(literals) => {
+                literals.binary_search_by(|literal| literal.as_str().cmp(text)).is_ok()
+            }
+            Shape::AsciiFolded(literals) if text.is_ascii() => {
+                literals.iter().any(|literal| literal.eq_ignore_ascii_case(text))
+            }
+            Shape::AsciiFolded(_) => automaton(),
+            Shape::Pieces(pieces) => pieces.is_match(text),
+            Shape::General { prefix, suffix } => {
+                text.starts_with(prefix.as_str()) && text.ends_with(suffix.as_str()) && automaton()
+            }
         }
     }
 
     /// Replaces by Go's rules of `Regexp.Expand` (`$1`, `${name}`, `$$`; `$1x` is the group named
     /// `1x`); `None` when the text does not match.
     pub fn expand(&self, text: &str, replacement: &str) -> Option<String> {
-        let Some(regex) = &self.regex else {
-            // No groups: only `$0` and names that do not exist can occur.
-            let whole = self.is_match(text).then_some(text)?;
-            return Some(expand_go(replacement, |name| if name == "0" { whole } else { "" }));
-        };
-        let captures = regex.captures(text)?;
-        Some(expand_go(replacement, |name| {
-            let group = match name.parse::<usize>() {
-                Ok(index) => captures.get(index),
-                Err(_) => captures.name(name),
-            };
-            group.map_or("", |group| group.as_str())
-        }))
+        if !self.is_match(text) {
+            return None;
+        }
+        match &self.compiled.automaton {
+            Some(automaton) => automaton.expand(text, replacement),
+            None => {
+                let last = if self.compiled.is_whole_capture { "1" } else { "0" };
+                let group = |name: &str| if name == "0" || name == last { text } else { "" };
+                Some(expand_go(replacement, group))
+            }
+        }
     }
 }
 
@@ -201,47 +239,36 @@ impl PartialEq for AnchoredRegex {
 
 impl Eq for AnchoredRegex {}
 
-fn last_line(text: &str) -> String {
-    let line = text.lines().last().unwrap_or(text);
-    line.trim().trim_start_matches("error: ").to_owned()
+/// Kept expressions of one generation; two are held.
+const CACHED_COUNT_MAX: usize = 128;
+/// Larger ones (see [`Regexp::weight`]) are compiled anew, so that 256 of them stay small.
+const CACHED_WEIGHT_MAX: usize = 10_000;
+
+/// Compiled expressions of matchers: a dashboard asks the same again and again.
+static CACHE: Mutex<Cache> = Mutex::new(Cache { young: BTreeMap::new(), old: BTreeMap::new() });
+
+/// When the young are many, they become the old, and the old that nobody asked for meanwhile go.
+struct Cache {
+    young: BTreeMap<Arc<str>, AnchoredRegex>,
+    old: BTreeMap<Arc<str>, AnchoredRegex>,
 }
 
-/// `a|b|c` without any operator but `|`, split.
-fn literal_set(source: &str) -> Option<Vec<String>> {
-    let special = |byte: u8| b"\\.+*?()[]{}^$".contains(&byte);
-    if source.bytes().any(special) {
-        return None;
+impl Cache {
+    fn get(&mut self, source: &str) -> Option<AnchoredRegex> {
+        if let Some(regex) = self.young.get(source) {
+            return Some(regex.clone());
+        }
+        let regex = self.old.remove(source)?;
+        self.put(regex.clone());
+        Some(regex)
     }
-    let literals: Vec<_> = source.split('|').map(str::to_owned).collect();
-    (literals.len() <= LITERALS_MAX).then_some(literals)
-}
 
-/// Go's template expansion: `$name`, `${name}`, `$$`; a malformed reference stays as it is.
-pub fn expand_go<'a>(template: &str, group: impl Fn(&str) -> &'a str) -> String {
-    let mut out = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-            continue;
+    fn put(&mut self, regex: AnchoredRegex) {
+        if self.young.len() >= CACHED_COUNT_MAX {
+            self.old = std::mem::take(&mut self.young);
         }
-        let braced = rest.strip_prefix('{');
-        let text = braced.unwrap_or(rest);
-        let word = |letter: char| letter.is_alphanumeric() || letter == '_';
-        let end = text.find(|letter| !word(letter)).unwrap_or(text.len());
-        let closed = braced.is_none() || text[end..].starts_with('}');
-        if end == 0 || !closed {
-            out.push('$');
-            continue;
-        }
-        out.push_str(group(&text[..end]));
-        rest = &text[end + usize::from(braced.is_some())..];
+        self.young.insert(Arc::clone(&regex.source), regex);
     }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ fn functions_of_notifications() {
         ("{{ template \"__alertmanagerURL\" . }}", "http://am/#/alerts?receiver=team+a"),
         (
             "{{ match \"(\" \"\" }}",
-            "template: :1:3: executing \"\" at <match \"(\" \"\">: error calling match: error parsing regexp: unclosed group: `(`",
+            "template: :1:3: executing \"\" at <match \"(\" \"\">: error calling match: error parsing regexp: missing closing ): `(`",
         ),
     ]);
 }

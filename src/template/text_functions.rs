@@ -6,10 +6,7 @@ use super::Context;
 use super::fmt::{float_4g, quote};
 use super::time_layout::Time;
 use super::value::{Function, Safety, Type, Value};
-use crate::model::matcher::expand_go;
-
-/// Memory of a compiled regular expression.
-const REGEX_BYTES_MAX: usize = 10 << 20;
+use crate::model::regexp::{Compiled, Dot, Regexp};
 
 /// A text argument; the executor has checked its type.
 pub(super) fn text(args: &[Value], index: usize) -> &str {
@@ -181,12 +178,9 @@ fn parse_duration(_: &Context<'_>, args: &[Value]) -> Result<Value, String> {
 }
 
 /// Compiles an expression that may match anywhere.
-pub(super) fn compile(pattern: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build().map_err(|err| {
-        let text = err.to_string();
-        let reason = text.lines().last().unwrap_or("").trim().trim_start_matches("error: ");
-        format!("error parsing regexp: {reason}: `{pattern}`")
-    })
+pub(super) fn compile(pattern: &str) -> Result<Compiled, String> {
+    let parsed = Regexp::parse(pattern, Dot::Line);
+    parsed.and_then(|regexp| regexp.compile()).map_err(|err| err.to_string())
 }
 
 fn replace_all(_: &Context<'_>, args: &[Value]) -> Result<Value, String> {
@@ -194,17 +188,7 @@ fn replace_all(_: &Context<'_>, args: &[Value]) -> Result<Value, String> {
     // Go's templates panic here; the message is that of `regexp.MustCompile`.
     let regex =
         compile(pattern).map_err(|err| format!("regexp: Compile({}): {err}", quote(pattern)))?;
-    let replaced = regex.replace_all(subject, |captures: &regex::Captures<'_>| {
-        expand_go(replacement, |name| {
-            let group = match name.parse::<usize>() {
-                Ok(index) => captures.get(index),
-                Err(_) => captures.name(name),
-            };
-            // The text lives as long as the subject, not the captures.
-            group.map_or("", |group| &subject[group.range()])
-        })
-    });
-    Ok(Value::text(replaced))
+    Ok(Value::text(regex.replace_all(subject, replacement)))
 }
 
 /// The texts of a list.

@@ -161,7 +161,7 @@ async fn bad_requests_get_alertmanagers_answers() {
     400 "Failed to create silence: end time can't be in the past"
     422 {"code":602,"message":"comment in body is required"}
     404 "silence not found"
-    400 "invalid silence: invalid label matcher 0: error parsing regexp: unclosed group"
+    400 "invalid silence: invalid label matcher 0: error parsing regexp: missing closing ): `(`"
     400 "invalid silence: at least one matcher must not match the empty string"
     "#);
     let kept = api.get_json("/alerts").await;

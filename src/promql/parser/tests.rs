@@ -197,7 +197,7 @@ foo{a=}  =>  1:7: parse error: unexpected "}" in label matching, expected string
 foo{a=b}  =>  1:7: parse error: unexpected identifier "b" in label matching, expected string
 foo{a='b' c='d'}  =>  1:11: parse error: unexpected identifier "c" in label matching, expected "," or "}"
 foo{a='b' or c='d'}  =>  1:11: parse error: unexpected identifier "or" in label matching, expected "," or "}"
-foo{a=~'('}  =>  1:5: parse error: error parsing regexp: unclosed group
+foo{a=~'('}  =>  1:5: parse error: error parsing regexp: missing closing ): `(`
 {"a" "b"}  =>  1:6: parse error: unexpected string "\"b\"" in label matching, expected "," or "}"
 sum by a (x)  =>  1:8: parse error: unexpected identifier "a" in grouping opts, expected "("
 sum by (a b) (x)  =>  1:11: parse error: unexpected identifier "b" in grouping opts, expected "," or ")"
@@ -392,7 +392,7 @@ fn selectors_of_match_parameters_have_no_modifiers() {
     assert_snapshot!(check(""), @"unknown position: parse error: unexpected end of input");
     assert_snapshot!(check("{}"), @"match[] must contain at least one non-empty matcher");
     assert_snapshot!(check("{a=''}"), @"match[] must contain at least one non-empty matcher");
-    assert_snapshot!(check("{a=~'('}"), @"1:2: parse error: error parsing regexp: unclosed group");
+    assert_snapshot!(check("{a=~'('}"), @"1:2: parse error: error parsing regexp: missing closing ): `(`");
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
                 (".*", MatchOp::Regex) => return None,
                 (".*", _) => Values::Listed(&[]),
                 (".+", _) => Values::Any,
-                (source, _) if named => Values::Scan { prefix: literal_prefix(source) },
+                _ if named => Values::Scan { prefix: matcher.regex_prefix() },
                 _ => Values::Scan { prefix: "" },
             },
         };
@@ -116,69 +116,5 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(set)
-    }
-}
-
-/// Text with which every match of the expression begins. Empty when in doubt.
-fn literal_prefix(source: &str) -> &str {
-    let special = |letter: char| "\\.+*?()[]{}^$|#".contains(letter) || letter.is_whitespace();
-    let end = source.find(special).unwrap_or(source.len());
-    let (prefix, rest) = source.split_at(end);
-    // An alternative at the top level may begin with anything. Where `|` stands is only certain
-    // without classes, escapes and flags.
-    if rest.contains('|') {
-        let obscure = rest.contains(['[', '\\']) || rest.contains("(?");
-        if obscure || has_alternative(rest) {
-            return "";
-        }
-    }
-    match rest.chars().next() {
-        // The last letter may be missing.
-        Some('*' | '?' | '{') => {
-            let last = prefix.char_indices().next_back().map_or(0, |(at, _)| at);
-            &prefix[..last]
-        }
-        _ => prefix,
-    }
-}
-
-/// Whether a `|` stands outside of all parentheses.
-fn has_alternative(source: &str) -> bool {
-    let mut depth = 0_usize;
-    for letter in source.bytes() {
-        match letter {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b'|' if depth == 0 => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_are_those_of_every_match() {
-        let cases = [
-            ("node_.*", "node_"),
-            ("node_(a|b)", "node_"),
-            ("node_(a|b)|c", ""),
-            ("ab?", "a"),
-            ("ab+", "ab"),
-            ("äö*x", "ä"),
-            ("(?i)abc", ""),
-            ("abc[|]d", ""),
-            ("abc\\|d", ""),
-            ("abc\\.d", "abc"),
-            (".*", ""),
-            ("x{0,2}", ""),
-            ("abc", "abc"),
-        ];
-        for (source, prefix) in cases {
-            assert_eq!(literal_prefix(source), prefix, "{source}");
-        }
     }
 }
