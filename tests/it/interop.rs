@@ -36,7 +36,7 @@ const QUERIES: [&str; 20] = [
 ];
 
 /// Where the program is, or `None` (with a message) when it may be missing.
-fn peer(program: &str) -> Option<&str> {
+pub fn peer(program: &str) -> Option<&str> {
     let found =
         Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_ok() {
@@ -48,7 +48,7 @@ fn peer(program: &str) -> Option<&str> {
     None
 }
 
-fn quiet(program: &str) -> Command {
+pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command

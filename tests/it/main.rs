@@ -1,6 +1,7 @@
 //! Integration tests: one binary, one module per subject.
 
 mod alert_delivery;
+mod differential;
 mod grafana;
 mod interop;
 mod kill;
