@@ -16,6 +16,7 @@
 //! - Parts of dates are taken of finite times: for others they depend on the processor.
 //!
 //! `DIFFERENTIAL_QUERIES` and `DIFFERENTIAL_SEED` ask for more queries and for others.
+#![expect(clippy::disallowed_methods, reason = "writes a peer's configuration")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,7 +81,7 @@ impl Data {
                     let values = (0..SAMPLES).map(|index| {
                         let step = rng.next_u64() % 50;
                         // The fourth instance misses scrapes now and then; others restart.
-                        let restarts = rng.next_u64() % 60 == 0 && instance != 3;
+                        let restarts = rng.next_u64().is_multiple_of(60) && instance != 3;
                         total = if restarts { 0.0 } else { total + step as f64 };
                         let missing = instance == 3 && index % 37 > 28;
                         (!missing).then_some(total)
@@ -114,9 +115,8 @@ impl Data {
                         level += (rng.next_u64() % 2001) as f64 / 100.0 - 10.0;
                         match (instance, index) {
                             // One target goes away for a while, another says that it does.
-                            (1, 280..310) => None,
                             (2, 300) => Some(stale_nan()),
-                            (2, 301..310) => None,
+                            (1, 280..310) | (2, 301..310) => None,
                             _ => Some(level),
                         }
                     })
