@@ -3,6 +3,7 @@
 //! Writers use [`append::Append`], readers [`select::Select`]; everything else is behind them.
 
 pub mod append;
+mod compact;
 mod fingerprint;
 mod head;
 pub mod index;
@@ -39,6 +40,7 @@ use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
 use crate::storage::append::{Append, Appender, OnReject};
+use crate::storage::compact::plan::Urgency;
 use crate::storage::head::batch::Batch;
 use crate::storage::options::{OpenError, Options, SealError, WalSync};
 use crate::storage::select::{QueryError, Select, SelectHints, Selection};
@@ -84,7 +86,7 @@ impl Storage {
         let spawn = |name: &str, run: fn(&Store)| {
             let store = Arc::clone(&self.store);
             let builder = std::thread::Builder::new().name(name.to_owned());
-            builder.spawn(move || run(&store)).expect("the system has room for two threads")
+            builder.spawn(move || run(&store)).expect("the system has room for three threads")
         };
         let mut threads = self.threads.lock();
         if self.store.syncer.policy() != WalSync::Never {
@@ -95,12 +97,20 @@ impl Storage {
             }));
         }
         threads.push(spawn("storage-background", Store::run_background));
+        threads.push(spawn("storage-compact", Store::run_compaction));
     }
 
     /// Closes the open log file and seals all closed ones. Blocks until that is durable.
     pub fn seal_now(&self) -> Result<(), SealError> {
         self.store.close_log()?;
         self.store.seal_closed()
+    }
+
+    /// Seals everything and merges it into as few segments as the time windows permit. Blocks
+    /// until that is durable.
+    pub fn compact_now(&self) -> Result<(), SealError> {
+        self.seal_now()?;
+        self.store.compact(Urgency::Now)
     }
 
     /// Figures about the head; lists are cut to the `limit` largest entries.

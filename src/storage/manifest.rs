@@ -37,6 +37,9 @@ pub struct SegmentEntry {
     pub first_sequence: u64,
     /// Last commit in it.
     pub last_sequence: u64,
+    /// How often it was merged, roughly: see [`super::compact`]. Of two segments with the same
+    /// timestamp, the one of the higher level was accepted earlier.
+    pub level: u8,
 }
 
 /// A step from one state of the store to the next.
@@ -262,12 +265,15 @@ fn encode(number: u64, edits: &[Edit]) -> Vec<u8> {
     let mut out = vec![0; EDIT_HEADER_BYTES];
     for edit in edits {
         let (tag, fields) = match *edit {
-            Edit::AddLog(id) => (1, [id, 0, 0]),
-            Edit::CloseLog(id, bytes) => (2, [id, bytes, 0]),
-            Edit::DropLog(id) => (3, [id, 0, 0]),
-            Edit::AddSegment(entry) => (4, [entry.id, entry.first_sequence, entry.last_sequence]),
-            Edit::DropSegment(id) => (5, [id, 0, 0]),
-            Edit::Checkpoint(id) => (6, [id, 0, 0]),
+            Edit::AddLog(id) => (1, [id, 0, 0, 0]),
+            Edit::CloseLog(id, bytes) => (2, [id, bytes, 0, 0]),
+            Edit::DropLog(id) => (3, [id, 0, 0, 0]),
+            Edit::AddSegment(entry) => {
+                let SegmentEntry { id, first_sequence, last_sequence, level } = entry;
+                (4, [id, first_sequence, last_sequence, u64::from(level)])
+            }
+            Edit::DropSegment(id) => (5, [id, 0, 0, 0]),
+            Edit::Checkpoint(id) => (6, [id, 0, 0, 0]),
             Edit::NewestTime(newest_ms) => {
                 out.push(7);
                 push_zigzag(&mut out, newest_ms);
@@ -289,7 +295,7 @@ fn encode(number: u64, edits: &[Edit]) -> Vec<u8> {
 fn field_count(tag: u8) -> usize {
     match tag {
         2 => 2,
-        4 => 3,
+        4 => 4,
         _ => 1,
     }
 }
@@ -324,16 +330,19 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
     if tag == 7 {
         return Some(Edit::NewestTime(cursor.zigzag()?));
     }
-    let mut fields = [0; 3];
+    let mut fields = [0; 4];
     for field in &mut fields[..field_count(tag)] {
         *field = cursor.varint()?;
     }
-    let [id, first_sequence, last_sequence] = fields;
+    let [id, first_sequence, last_sequence, level] = fields;
     Some(match tag {
         1 => Edit::AddLog(id),
         2 => Edit::CloseLog(id, first_sequence),
         3 => Edit::DropLog(id),
-        4 => Edit::AddSegment(SegmentEntry { id, first_sequence, last_sequence }),
+        4 => {
+            let level = u8::try_from(level).ok()?;
+            Edit::AddSegment(SegmentEntry { id, first_sequence, last_sequence, level })
+        }
         5 => Edit::DropSegment(id),
         6 => Edit::Checkpoint(id),
         _ => return None,
@@ -398,7 +407,12 @@ mod tests {
     }
 
     fn segment(id: u64) -> Edit {
-        Edit::AddSegment(SegmentEntry { id, first_sequence: id * 10, last_sequence: id * 10 + 9 })
+        Edit::AddSegment(SegmentEntry {
+            id,
+            first_sequence: id * 10,
+            last_sequence: id * 10 + 9,
+            level: (id % 4) as u8,
+        })
     }
 
     #[test]
@@ -446,6 +460,27 @@ mod tests {
             assert_eq!(opened.is_ok(), last_edit, "byte {at}");
             disk.open(&path).unwrap().write_at(&bytes, 0).unwrap();
         }
+    }
+
+    #[test]
+    fn an_edit_is_durable_although_the_manifest_cannot_be_written_anew() {
+        let (sim, disk) = disk(1);
+        let mut manifest = open(&disk).unwrap();
+        let mut id = 1;
+        while manifest.end_bytes + 100 < REWRITE_BYTES {
+            manifest.edit(&[segment(id), Edit::DropSegment(id)]).unwrap();
+            id += 1;
+        }
+        // The edit itself is a write and a sync; what comes after is the new file.
+        manifest.allocated_bytes = manifest.end_bytes + 1_000;
+        sim.fail_after(Some(2));
+        let edits: Vec<_> = (1..40).map(|own| segment(1_000_000 + own)).collect();
+        let failed = manifest.edit(&edits).unwrap_err();
+        assert!(!is_full(&failed), "nobody tries again");
+        drop(manifest);
+        sim.crash();
+        let found = open(&disk).unwrap();
+        assert_eq!(found.state().segments.len(), 39);
     }
 
     #[test]

@@ -91,6 +91,9 @@ pub enum SealError {
     /// An earlier write or sync failed.
     #[error("writer stopped by an earlier write or sync failure")]
     Poisoned,
+    /// The store is closing, and a merge was given up.
+    #[error("the store is closing")]
+    Closing,
     /// The disk is full.
     #[error("no space left for a segment")]
     DiskFull,

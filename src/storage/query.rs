@@ -8,7 +8,7 @@
 mod labels;
 pub mod log_reader;
 pub mod merge;
-mod segment_reader;
+pub mod segment_reader;
 
 use std::sync::Arc;
 

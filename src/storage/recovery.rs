@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
 use tracing::{error, info, warn};
 
 use super::fingerprint::HashKey;
@@ -29,7 +30,7 @@ use super::segment::{Segment, UNKNOWN_VERSION};
 use super::select::QueryError;
 use super::store::{Folders, Store, segment_file_name};
 use super::sync::Syncer;
-use super::version::{OpenSegment, Version};
+use super::version::{OpenSegment, Version, in_order_of_acceptance};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::rng::Rng;
@@ -48,6 +49,8 @@ struct Recovered {
     sequence: u64,
     /// Commits up to this are in the checkpoint.
     checkpoint_sequence: u64,
+    /// Numbers with samples but without a definition, which was in a log file that is damaged.
+    undefined: RoaringBitmap,
 }
 
 /// Opens the store.
@@ -68,8 +71,7 @@ pub fn open(
     recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
     let (mut logs, log_edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
-    recovered.registry.rebuild_free();
-    recovered.newest.grow(recovered.registry.bound_max());
+    recovered.end(&logs);
     let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let header = FileHeader {
         file_id: manifest.state().next_id,
@@ -78,7 +80,7 @@ pub fn open(
     };
     let least_bytes = FILE_HEADER_BYTES as u64;
     let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
-    let active = LogFile::create(&disk, &folders.logs, header, capacity_bytes)
+    let active = LogFile::create(&disk, &folders.logs, header, capacity_bytes, least_bytes)
         .map_err(OpenError::io(&folders.logs))?;
     let active = Arc::new(active);
     edits.extend(log_edits);
@@ -98,6 +100,7 @@ pub fn open(
         key: manifest.key(),
         next_id: AtomicU64::new(manifest.state().next_id),
         manifest: Mutex::new(manifest),
+        compaction: Mutex::default(),
         maintenance: Mutex::default(),
         is_poisoned: AtomicBool::new(false),
         background: Default::default(),
@@ -188,7 +191,7 @@ fn open_segments(
             Err(QueryError::Io(source)) => return Err(OpenError::Io { path, source }),
         }
     }
-    segments.sort_unstable_by_key(|own| own.entry.first_sequence);
+    in_order_of_acceptance(&mut segments);
     Ok((segments, edits))
 }
 
@@ -216,6 +219,7 @@ impl Recovered {
             key,
             sequence: 0,
             checkpoint_sequence: 0,
+            undefined: RoaringBitmap::new(),
         }
     }
 
@@ -278,6 +282,10 @@ impl Recovered {
                 // What was read may have been in the page cache only, even after a failed sync.
                 log.write_again(end_bytes).map_err(OpenError::io(&path))?;
                 edits.push(Edit::CloseLog(*id, end_bytes));
+            }
+            // What is behind damage stays for people to look at.
+            if !matches!(tail, Tail::Corrupt { .. }) {
+                log.cut(end_bytes);
             }
             logs.push(Arc::new(log));
         }
@@ -347,7 +355,7 @@ impl Recovered {
                     self.apply_row(members, &row)?;
                 }
                 Record::Loose { series, timestamp_ms, bits, .. } => {
-                    if timestamp_ms > self.newest_of(series)?.0 {
+                    if self.newest_of(series).is_some_and(|newest| timestamp_ms > newest.0) {
                         self.newest.set(series, timestamp_ms, bits);
                     }
                 }
@@ -356,9 +364,27 @@ impl Recovered {
         })
     }
 
-    fn newest_of(&self, series: SeriesRef) -> Result<(i64, u64), &'static str> {
-        let known = (series as usize) < self.newest.len();
-        if known { Ok(self.newest.get(series)) } else { Err("sample of an unknown series") }
+    /// The newest sample of a series; `None` and a note when its definition is lost.
+    fn newest_of(&mut self, series: SeriesRef) -> Option<(i64, u64)> {
+        if self.registry.fingerprint(series) == 0 {
+            self.undefined.insert(series);
+            return None;
+        }
+        Some(self.newest.get(series))
+    }
+
+    /// When all files are read.
+    fn end(&mut self, logs: &[Arc<LogFile>]) {
+        let mut named = RoaringBitmap::new();
+        for log in logs {
+            named |= log.directory().read().series();
+        }
+        self.registry.rebuild_free(&named);
+        self.newest.grow(self.registry.bound_max());
+        if !self.undefined.is_empty() {
+            let series = self.undefined.len();
+            error!(series, "Samples are left out, because the names of their series are lost.");
+        }
     }
 
     fn apply_row(&mut self, members: &[SeriesRef], row: &Row<'_>) -> Result<(), &'static str> {
@@ -373,12 +399,15 @@ impl Recovered {
                 present ^= bit;
                 let slot = word * 64 + bit.trailing_zeros() as usize;
                 let series = *members.get(slot).ok_or("row has more slots than its group")?;
-                let mut bits = self.newest_of(series)?.1;
+                let newest = self.newest_of(series);
+                let mut bits = newest.map_or(0, |newest| newest.1);
                 if changed & bit != 0 {
                     bits = row.value_bits(rank).ok_or("row has too few values")?;
                     rank += 1;
                 }
-                self.newest.set(series, row.timestamp_ms, bits);
+                if newest.is_some() {
+                    self.newest.set(series, row.timestamp_ms, bits);
+                }
             }
         }
         Ok(())

@@ -165,11 +165,15 @@ impl Registry {
         Ok(())
     }
 
-    /// Collects free numbers after restoring.
-    pub fn rebuild_free(&mut self) {
-        let numbers = (0..self.fingerprints.len()).rev();
-        let free = numbers.filter(|series| self.fingerprints[*series] == 0);
-        self.free = free.map(|series| series as SeriesRef).collect();
+    /// Collects free numbers after restoring. Those that log files name are not free, even when
+    /// their definition is lost: another series would get their samples.
+    pub fn rebuild_free(&mut self, named: &RoaringBitmap) {
+        if let Some(last) = named.max().filter(|last| *last as usize >= self.fingerprints.len()) {
+            self.extend(last);
+        }
+        let numbers = (0..self.fingerprints.len() as SeriesRef).rev();
+        let is_free = |series: &SeriesRef| self.fingerprint(*series) == 0;
+        self.free = numbers.filter(is_free).filter(|series| !named.contains(*series)).collect();
     }
 
     fn unbind(&mut self, series: SeriesRef) {

@@ -17,11 +17,10 @@ use super::options::SealError;
 use super::query::log_reader;
 use super::query::merge::{Parts, Sharing};
 use super::registry::{SeriesRef, checkpoint};
-use super::segment::{Rows, Segment, SegmentWriter, SequenceRange, SeriesIdentity};
-use super::select::{BLOCK_SERIES_MAX, Column, Run};
+use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
+use super::select::{BLOCK_SERIES_MAX, Run};
 use super::store::{Store, segment_file_name};
 use super::version::{OpenSegment, Version};
-use crate::encoding::column::CHUNK_ROWS_MAX;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
 
@@ -80,6 +79,8 @@ impl Store {
             }
             sealed?;
             self.forget_dead_series();
+            self.background.0.lock().has_sealed = true;
+            self.background.1.notify_all();
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Store {
 
     fn seal(&self, log: &Arc<LogFile>, last_sequence: u64) -> Result<(), SealError> {
         let first_sequence = log.header().first_sequence;
-        let entry = SegmentEntry { id: self.new_id(), first_sequence, last_sequence };
+        let entry = SegmentEntry { id: self.new_id(), first_sequence, last_sequence, level: 0 };
         let segment_path = self.folders.segments.join(segment_file_name(entry.id));
         let checkpoint_id = self.new_id();
         let checkpoint_path = self.folders.registry.join(checkpoint::file_name(checkpoint_id));
@@ -113,7 +114,7 @@ impl Store {
                 .map_err(|err| self.classify("manifest could not be written", err))?;
             let mut version = Version::clone(&self.version.load());
             version.logs.retain(|own| own.id() != log.id());
-            version.segments.extend(segment.map(Arc::new));
+            version.exchange(&[], segment.map(Arc::new));
             self.version.store(Arc::new(version));
             Ok(old_checkpoint)
         });
@@ -180,22 +181,17 @@ impl Store {
             let registry = self.registry.read();
             (registry.fingerprint(series), registry.labels(series))
         };
-        let Column::Floats(values) = &run.values else { return Ok(()) };
-        let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
-        for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
-            let timestamps = writer.begin_timestamps(times)?;
-            let identity = SeriesIdentity { fingerprint, labels: &labels };
-            writer.chunk(identity, timestamps, Rows::All, values)?;
-        }
-        Ok(())
+        writer.run(SeriesIdentity { fingerprint, labels: &labels }, run)
     }
 
-    /// Series of a log file, those of one metric side by side.
+    /// Series of a log file, those of one metric side by side. What has no name after damage to
+    /// an earlier log file is left out.
     fn by_metric(&self, log: &LogFile) -> Vec<SeriesRef> {
         let series = log.directory().read().series();
         let registry = self.registry.read();
         let mut ranks: HashMap<&[u8], u32, foldhash::fast::RandomState> = HashMap::default();
-        let ranked = series.iter().map(|series| {
+        let named = series.iter().filter(|series| registry.fingerprint(*series) != 0);
+        let ranked = named.map(|series| {
             let next = ranks.len() as u32;
             (*ranks.entry(metric_name(registry.canonical(series))).or_insert(next), series)
         });
@@ -279,7 +275,7 @@ impl Store {
 }
 
 /// Files of a segment or checkpoint that could not be written are given up; the log file stays.
-fn not_poisoning(err: io::Error) -> SealError {
+pub fn not_poisoning(err: io::Error) -> SealError {
     match err.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SealError::DiskFull,
         _ => SealError::Io(err),

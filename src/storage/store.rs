@@ -1,6 +1,6 @@
 //! What the store's threads, batches and queries share.
 //!
-//! Lock order: maintenance, writer, registry, manifest; the others are leaves.
+//! Lock order: compaction, maintenance, writer, registry, manifest; the others are leaves.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -68,6 +68,8 @@ pub struct Store {
     pub(super) key: HashKey,
     pub(super) registry: RwLock<Registry>,
     pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
+    /// Held by whoever merges segments.
+    pub(super) compaction: Mutex<()>,
     /// Held by whoever seals, collects or removes.
     pub(super) maintenance: Mutex<()>,
     pub(super) writer: Mutex<Writer>,
@@ -81,17 +83,19 @@ pub struct Store {
     pub(super) retention_ms: AtomicI64,
     pub(super) next_id: AtomicU64,
     pub(super) is_poisoned: AtomicBool,
-    /// Whether the background thread should look for work, or end.
+    /// Whether the background threads should look for work, or end.
     pub(super) background: (Mutex<Background>, Condvar),
     /// The data directory's lock, until the store is closed.
     pub(super) directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
-/// What the background thread is told.
+/// What the background threads are told.
 #[derive(Debug, Default)]
 pub struct Background {
     /// A log file was closed.
     pub has_work: bool,
+    /// A segment was added.
+    pub has_sealed: bool,
     /// The store is closing.
     pub is_stopped: bool,
 }
@@ -138,7 +142,9 @@ impl Store {
             base_ms: self.clock.now_ms(),
             first_sequence: writer.sequence + 1,
         };
-        let new = LogFile::create(&self.disk, &self.folders.logs, header, capacity_bytes)?;
+        let least_bytes = frame_bytes + FILE_HEADER_BYTES as u64;
+        let logs = &self.folders.logs;
+        let new = LogFile::create(&self.disk, logs, header, capacity_bytes, least_bytes)?;
         let new = Arc::new(new);
         let end = if old.is_empty() {
             Edit::DropLog(old.id())
@@ -160,6 +166,8 @@ impl Store {
         drop(manifest);
         if old.is_empty() {
             let _ = self.disk.remove_file(old.path());
+        } else {
+            old.cut(writer.end_bytes);
         }
         self.active.store(Arc::clone(&new));
         writer.end_bytes = new.published_bytes();

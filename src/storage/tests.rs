@@ -1,6 +1,7 @@
 //! The store as a whole: what is appended is found, before and after restarts and crashes.
 
 mod basics;
+mod compacting;
 mod crash;
 mod sealing;
 

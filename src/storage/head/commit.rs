@@ -162,7 +162,7 @@ impl Writer {
         let (active, sequence) = (&self.active, self.sequence + 1);
         let bytes = self.frame.finish(active.id(), sequence, active.durable_bytes());
         let end_bytes = self.end_bytes + bytes.len() as u64;
-        if end_bytes > active.capacity_bytes() {
+        if end_bytes > active.allocated_bytes() {
             // Series and newest samples have moved on already: only a restart makes them right.
             return Err(io::Error::other("frame is longer than estimated"));
         }
@@ -250,14 +250,17 @@ impl Store {
         let metadata: usize = staged.metadata.iter().map(texts).sum();
         let samples = staged.samples.len() * SAMPLE_BYTES_MAX;
         let bytes = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples;
-        if writer.end_bytes + bytes as u64 <= writer.active.capacity_bytes() {
-            return Ok(());
-        }
-        self.rotate(writer, bytes as u64).map_err(|err| match err.kind() {
+        let end_bytes = writer.end_bytes + bytes as u64;
+        let made = if end_bytes <= writer.active.capacity_bytes() {
+            writer.active.reserve(end_bytes)
+        } else {
+            self.rotate(writer, bytes as u64)
+        };
+        made.map_err(|err| match err.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
             io::ErrorKind::FileTooLarge => AppendError::Io(err),
             _ => {
-                self.poison("new log file could not be begun", &err);
+                self.poison("log file could not be begun or grown", &err);
                 AppendError::Io(err)
             }
         })

@@ -14,6 +14,11 @@ use crate::storage::select::QueryError;
 
 /// What is written again at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// A new file has so much space, unless that is too much or too little for it.
+const FIRST_BYTES_MAX: u64 = 64 << 10;
+const FIRST_BYTES_MIN: u64 = 1 << 10;
+/// Space is doubled until it grows by this: few steps for busy files, little waste for idle ones.
+const STEP_BYTES_MAX: u64 = 16 << 20;
 
 /// A log file. Frames are appended by one writer; readers see what is published.
 pub struct LogFile {
@@ -22,6 +27,8 @@ pub struct LogFile {
     disk: Arc<dyn Disk>,
     file: Box<dyn DiskFile>,
     capacity_bytes: u64,
+    /// Bytes that are reserved on the device.
+    allocated_bytes: AtomicU64,
     /// Bytes that readers may look at: whole frames.
     published_bytes: AtomicU64,
     /// Bytes that are on the device for certain.
@@ -37,17 +44,21 @@ pub fn file_name(id: u64) -> String {
 }
 
 impl LogFile {
-    /// Makes a file with room for `capacity_bytes`; durable, name included, when this returns.
-    /// On failure nothing of it is left, as far as the disk permits.
+    /// Makes a file that may grow to `capacity_bytes` and has room for `least_bytes` at once;
+    /// durable, name included, when this returns. On failure nothing of it is left, as far as the disk permits.
     pub fn create(
         disk: &Arc<dyn Disk>,
         folder: &Path,
         header: FileHeader,
         capacity_bytes: u64,
+        least_bytes: u64,
     ) -> io::Result<Self> {
         assert!(u32::try_from(capacity_bytes).is_ok(), "offsets fit in four bytes");
+        assert!(least_bytes <= capacity_bytes, "room for what it is made for");
         let path = folder.join(file_name(header.file_id));
-        let made = Self::write_new(disk, folder, &path, header, capacity_bytes);
+        let usual_bytes = (capacity_bytes / 1024).clamp(FIRST_BYTES_MIN, FIRST_BYTES_MAX);
+        let first_bytes = usual_bytes.max(least_bytes).min(capacity_bytes);
+        let made = Self::write_new(disk, folder, &path, header, capacity_bytes, first_bytes);
         if made.is_err() {
             // What cannot be removed is garbage that the next start removes.
             let _ = disk.remove_file(&path);
@@ -61,14 +72,17 @@ impl LogFile {
         path: &Path,
         header: FileHeader,
         capacity_bytes: u64,
+        first_bytes: u64,
     ) -> io::Result<Self> {
         let file = disk.create(path)?;
-        file.allocate(capacity_bytes)?;
+        file.allocate(first_bytes)?;
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
         disk.sync_dir(folder)?;
-        let map = disk.map(path, capacity_bytes)?;
-        Ok(Self::new(disk, path, file, header, capacity_bytes, map, FILE_HEADER_BYTES as u64))
+        let map = disk.map(path, first_bytes)?;
+        let made = Self::new(disk, path, file, header, capacity_bytes, map);
+        made.allocated_bytes.store(first_bytes, Ordering::Release);
+        Ok(made)
     }
 
     fn new(
@@ -78,14 +92,15 @@ impl LogFile {
         header: FileHeader,
         capacity_bytes: u64,
         map: Map,
-        seen_bytes: u64,
     ) -> Self {
+        let seen_bytes = if map.is_live() { map.len() as u64 } else { FILE_HEADER_BYTES as u64 };
         Self {
             header,
             path: path.to_owned(),
             disk: Arc::clone(disk),
             file,
             capacity_bytes,
+            allocated_bytes: AtomicU64::new(capacity_bytes),
             published_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             durable_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             map: Mutex::new((map, seen_bytes)),
@@ -107,7 +122,7 @@ impl LogFile {
         if header.file_id != id {
             return Err(corrupt("file has the header of another one"));
         }
-        Ok(Self::new(disk, &path, file, header, capacity_bytes, map, capacity_bytes))
+        Ok(Self::new(disk, &path, file, header, capacity_bytes, map))
     }
 
     /// Its header.
@@ -125,9 +140,36 @@ impl LogFile {
         &self.path
     }
 
-    /// Space reserved for it.
+    /// How long it may become; of a file of an earlier run, how long it is.
     pub fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
+    }
+
+    /// Space reserved for it.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes.load(Ordering::Acquire)
+    }
+
+    /// Reserves space up to `end_bytes`, and some more. Called by the one writer.
+    pub fn reserve(&self, end_bytes: u64) -> io::Result<()> {
+        debug_assert!(end_bytes <= self.capacity_bytes);
+        let allocated_bytes = self.allocated_bytes();
+        if end_bytes <= allocated_bytes {
+            return Ok(());
+        }
+        let more_bytes = allocated_bytes.min(STEP_BYTES_MAX);
+        let wanted_bytes = (allocated_bytes + more_bytes).clamp(end_bytes, self.capacity_bytes);
+        self.file.allocate(wanted_bytes)?;
+        self.allocated_bytes.store(wanted_bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives back the space behind `end_bytes`, where the file ends for good. No harm is done
+    /// when that fails: whoever reads the file knows where it ends.
+    pub fn cut(&self, end_bytes: u64) {
+        if end_bytes < self.allocated_bytes() && self.file.set_len(end_bytes).is_ok() {
+            self.allocated_bytes.store(end_bytes, Ordering::Release);
+        }
     }
 
     /// How far readers may look.
@@ -192,9 +234,11 @@ impl LogFile {
     /// The file's bytes; at least the first `limit_bytes` are as they were published.
     pub fn map(&self, limit_bytes: u64) -> io::Result<Map> {
         let mut map = self.map.lock();
-        if !map.0.is_live() && map.1 < limit_bytes {
-            let published = self.published_bytes().max(limit_bytes);
-            *map = (self.disk.map(&self.path, published)?, published);
+        if map.1 < limit_bytes {
+            let published_bytes = self.published_bytes().max(limit_bytes);
+            let new = self.disk.map(&self.path, published_bytes.max(self.allocated_bytes()))?;
+            let seen_bytes = if new.is_live() { new.len() as u64 } else { published_bytes };
+            *map = (new, seen_bytes);
         }
         Ok(map.0.clone())
     }

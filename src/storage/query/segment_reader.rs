@@ -10,10 +10,14 @@ use crate::model::sample::TimeRange;
 use crate::storage::segment::{Segment, TimestampsId};
 use crate::storage::select::QueryError;
 
-/// Decoded timestamp columns that a query keeps: each is asked for by every series of a group.
-const KEPT_MAX: usize = 64;
+/// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
+const KEPT_ROWS_MAX: usize = 1 << 20;
 
-type Columns = HashMap<(u32, TimestampsId), Arc<[i64]>, foldhash::fast::RandomState>;
+#[derive(Default)]
+struct Columns {
+    by_id: HashMap<(u32, TimestampsId), Arc<[i64]>, foldhash::fast::RandomState>,
+    row_count: usize,
+}
 
 /// Timestamp columns of one query, by position of the segment.
 #[derive(Default)]
@@ -26,15 +30,16 @@ impl TimestampColumns {
         segment: &Segment,
         id: TimestampsId,
     ) -> Result<Arc<[i64]>, QueryError> {
-        if let Some(column) = self.0.lock().get(&(position, id)) {
+        if let Some(column) = self.0.lock().by_id.get(&(position, id)) {
             return Ok(Arc::clone(column));
         }
         let column = segment.decode_timestamps(id)?;
         let mut kept = self.0.lock();
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
+        if kept.row_count + column.len() > KEPT_ROWS_MAX {
+            *kept = Columns::default();
         }
-        kept.insert((position, id), Arc::clone(&column));
+        kept.row_count += column.len();
+        kept.by_id.insert((position, id), Arc::clone(&column));
         Ok(column)
     }
 

@@ -18,6 +18,7 @@ use super::{SegmentInfo, SequenceRange, TimestampsId};
 use crate::base::disk::{Disk, DiskFile};
 use crate::encoding::column::{CHUNK_ROWS_MAX, encode_timestamps, encode_values};
 use crate::model::labels::Labels;
+use crate::storage::select::{Column, Run};
 
 type HashMap<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -165,6 +166,17 @@ impl SegmentWriter {
         let length = self.scratch.len() as u32;
         let offset = self.place()?;
         self.chunks.push(ChunkMeta { series, timestamps: timestamps.0, offset, length, part });
+        Ok(())
+    }
+
+    /// Adds a run of samples, in as many chunks as it takes.
+    pub fn run(&mut self, series: SeriesIdentity<'_>, run: &Run) -> io::Result<()> {
+        let Column::Floats(values) = &run.values else { return Ok(()) };
+        let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
+        for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
+            let timestamps = self.begin_timestamps(times)?;
+            self.chunk(series, timestamps, Rows::All, values)?;
+        }
         Ok(())
     }
 

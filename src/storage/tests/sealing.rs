@@ -249,3 +249,121 @@ fn a_log_file_is_closed_when_it_is_old() {
     storage.store.seal_closed().unwrap();
     assert_eq!(storage.store.version.load().segments.len(), 1);
 }
+
+/// A later log file names series that only a damaged one defined.
+#[test]
+fn samples_without_the_name_of_their_series_are_left_out_and_given_to_no_other() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    let scrape = |storage: &Storage, name: &str, value: f64| {
+        machine.clock.advance_ms(1_000);
+        let now = machine.clock.now_ms();
+        let samples: Vec<_> = (0..5).map(|i| (labels(name, i), now, value)).collect();
+        append(storage, &samples);
+    };
+    scrape(&storage, "m", 1.0);
+    let mut writer = storage.store.writer.lock();
+    storage.store.rotate(&mut writer, 0).unwrap();
+    drop(writer);
+    let path = storage.store.version.load().logs[0].path().to_owned();
+    scrape(&storage, "m", 2.0);
+    scrape(&storage, "n", 3.0);
+    append(&storage, &[(labels("m", 2), machine.clock.now_ms() - 10, 4.0)]);
+    drop(storage);
+    // The frame that defines the five.
+    machine.disk.flip_bit(&path, 100, 1);
+    let storage = machine.open();
+    let n = r#"{__name__="n", i="4"}"#;
+    let found = dump(&all(&storage));
+    assert!(found.contains(n) && !found.contains("\"m\""), "{found}");
+    // New series must not get numbers with old samples.
+    scrape(&storage, "o", 5.0);
+    let with_new = dump(&all(&storage));
+    assert_eq!(with_new.lines().count(), 10);
+    assert!(!with_new.contains("=2"), "{with_new}");
+    storage.seal_now().unwrap();
+    assert_eq!(dump(&all(&storage)), with_new);
+    scrape(&storage, "m", 6.0);
+    let with_old = dump(&all(&storage));
+    assert_eq!(with_old.lines().count(), 15);
+    drop(storage);
+    assert_eq!(dump(&all(&machine.open())), with_old);
+}
+
+#[test]
+fn a_failed_sync_while_a_log_file_is_closed_ends_the_store() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    fill(&storage, &machine, 2);
+    let before = dump(&all(&storage));
+    machine.disk.fail_after(Some(0));
+    assert!(storage.store.close_log().is_err());
+    assert!(storage.is_poisoned());
+    machine.disk.fail_after(None);
+    let samples = [(labels("m", 0), machine.clock.now_ms(), 5.0)];
+    assert!(try_append(&storage, OnReject::Skip, &samples).is_err());
+    assert!(matches!(storage.store.close_log(), Err(SealError::Poisoned)));
+    assert_eq!(dump(&all(&storage)), before);
+}
+
+#[test]
+fn a_series_that_is_forgotten_between_staging_and_commit_keeps_its_number() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    append(&storage, &[(labels("m", 0), machine.clock.now_ms(), 1.0)]);
+    machine.clock.advance_ms(180 * MINUTE);
+    append(&storage, &[(labels("n", 0), machine.clock.now_ms(), 1.0)]);
+    storage.seal_now().unwrap();
+    assert!(!storage.store.registry.read().retired().is_empty());
+    let key = labels("m", 0);
+    let mut batch = storage.appender(OnReject::Skip);
+    batch.float(SeriesKey::Labels(&key), machine.clock.now_ms(), 2.0);
+    let (appended, _) = batch.commit().unwrap();
+    assert_eq!((appended.sample_count, appended.new_series_count), (1, 0));
+    assert!(storage.store.registry.read().retired().is_empty());
+    assert_eq!(storage.stats(1).num_series, 2);
+    drop(storage);
+    let samples = read(&all(&machine.open())).remove(0).1;
+    assert_eq!(samples.len(), 2);
+}
+
+#[test]
+fn a_segment_of_another_version_is_neither_opened_nor_dropped() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    fill(&storage, &machine, 2);
+    storage.seal_now().unwrap();
+    let path = storage.store.version.load().segments[0].segment.path().to_owned();
+    drop(storage);
+    machine.disk.flip_bit(&path, 8, 6);
+    let Err(refused) = machine.try_open() else { panic!("opened") };
+    assert!(refused.to_string().contains("unknown version of segments"), "{refused}");
+    machine.disk.flip_bit(&path, 8, 6);
+    assert_eq!(all(&machine.open()).series().len(), 21);
+}
+
+#[test]
+fn log_files_grow_with_what_is_in_them() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    let bytes = |at: usize| {
+        let path = storage.store.version.load().logs[at].path().to_owned();
+        machine.disk.len(&path).unwrap()
+    };
+    assert_eq!(bytes(0), 1 << 10);
+    fill(&storage, &machine, 10);
+    let end_bytes = storage.store.active.load().published_bytes();
+    assert!(end_bytes <= bytes(0) && bytes(0) < machine.options.log_file_bytes_max);
+    let before = dump(&all(&storage));
+    storage.store.close_log().unwrap();
+    assert_eq!((bytes(0), bytes(1)), (end_bytes, 1 << 10));
+    fill(&storage, &machine, 1);
+    storage.store.sync_once();
+    let end_bytes = storage.store.active.load().published_bytes();
+    let path = storage.store.active.load().path().to_owned();
+    drop(storage);
+    let storage = machine.open();
+    assert_eq!(machine.disk.len(&path).unwrap(), end_bytes);
+    assert!(dump(&all(&storage)).len() > before.len());
+    assert_eq!(storage.store.version.load().logs.len(), 3);
+}

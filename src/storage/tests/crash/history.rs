@@ -270,7 +270,7 @@ impl History {
     fn maintain(&mut self) {
         match self.below(3) {
             0 => drop(self.storage().seal_now()),
-            1 => drop(self.storage().store.seal_closed()),
+            1 => drop(self.storage().compact_now()),
             _ => {
                 self.model.retain(3_600_000 + self.below(10_000_000) as i64);
                 self.storage().set_retention_ms(self.model.retention_ms());

@@ -1,0 +1,338 @@
+//! Merging segments: sealed log files into windows of two hours, those into days, those into more.
+//!
+//! A merge streams series by series in the order that segments have, writes one segment for each
+//! window, and ends with one edit of the manifest that drops what was merged and adds what was
+//! written. Of two samples with one timestamp the first accepted one stays. A crash before the
+//! edit leaves files that nobody names, one after it files that nobody needs. What is merged can
+//! be read all the while. Formats: `docs/formats/segment.md`, `docs/formats/manifest.md`.
+
+pub mod plan;
+
+use std::cmp::Ordering as Order;
+use std::collections::BinaryHeap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::manifest::{Edit, SegmentEntry};
+use super::options::SealError;
+use super::query::merge::{Parts, Sharing};
+use super::query::segment_reader::TimestampColumns;
+use super::seal::not_poisoning;
+use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
+use super::store::{Store, segment_file_name};
+use super::version::{OpenSegment, Version};
+use crate::model::labels::Labels;
+use crate::model::sample::TimeRange;
+use crate::storage::select::QueryError;
+use plan::{Piece, Plan, Urgency};
+
+/// Series between two looks at the clock and at whether the store is closing.
+const PACE_SERIES: usize = 256;
+/// How often the thread looks for something to merge without being woken.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// What a merge wrote: files that nobody names yet.
+type Written = Vec<OpenSegment>;
+
+impl Store {
+    /// Merges until nothing is worth it. Blocks; several callers take turns.
+    pub fn compact(&self, urgency: Urgency) -> Result<(), SealError> {
+        let _compaction = self.compaction.lock();
+        while let Some((plan, inputs)) = self.next_merge(urgency) {
+            if self.is_poisoned() {
+                return Err(SealError::Poisoned);
+            }
+            self.merge_and_count(&plan, &inputs, urgency)?;
+        }
+        Ok(())
+    }
+
+    fn merge_and_count(
+        &self,
+        plan: &Plan,
+        inputs: &[Arc<OpenSegment>],
+        urgency: Urgency,
+    ) -> Result<(), SealError> {
+        let started = self.clock.monotonic();
+        let merged = self.merge(plan, inputs, urgency);
+        let seconds = self.seconds_since(started);
+        self.metrics.seal_seconds.observe(seconds);
+        match &merged {
+            Ok(()) => self.metrics.seals.inc(),
+            Err(SealError::Closing) => {}
+            Err(_) => self.metrics.seals_failed.inc(),
+        }
+        debug!(level = plan.level, inputs = inputs.len(), seconds, "Segments were merged.");
+        merged
+    }
+
+    fn next_merge(&self, urgency: Urgency) -> Option<(Plan, Vec<Arc<OpenSegment>>)> {
+        let version = self.version.load();
+        let piece = |own: &Arc<OpenSegment>| {
+            let info = own.segment.info();
+            let (range, level) = (own.segment.time_range(), own.entry.level);
+            Piece { level, range, bytes: info.bytes, chunk_count: info.chunk_count }
+        };
+        let pieces: Vec<Piece> = version.segments.iter().map(piece).collect();
+        let widths = plan::widths(self.retention_ms.load(Ordering::Relaxed));
+        let plan = plan::next(&pieces, widths, self.range()?.max_ms, urgency)?;
+        let inputs = plan.inputs.iter().map(|at| Arc::clone(&version.segments[*at])).collect();
+        Some((plan, inputs))
+    }
+
+    /// Replaces `inputs`, which are in order of acceptance, by what is written for the windows.
+    pub fn merge(
+        &self,
+        plan: &Plan,
+        inputs: &[Arc<OpenSegment>],
+        urgency: Urgency,
+    ) -> Result<(), SealError> {
+        let mut made = Vec::new();
+        let written = self.write_merged(plan, inputs, urgency, &mut made);
+        let merged = written.and_then(|written| self.exchange(inputs, written));
+        if !matches!(merged, Ok(true)) && !self.is_poisoned() {
+            for path in &made {
+                let _ = self.disk.remove_file(path);
+            }
+        }
+        if matches!(merged, Ok(true)) {
+            // What cannot be removed now is removed at the next start.
+            for own in inputs {
+                let _ = self.disk.remove_file(own.segment.path());
+            }
+        }
+        merged.map(|_| ())
+    }
+
+    /// One edit that drops what was merged and names what was written; false when retention was
+    /// faster and dropped some of it already.
+    fn exchange(&self, inputs: &[Arc<OpenSegment>], written: Written) -> Result<bool, SealError> {
+        let dropped: Vec<u64> = inputs.iter().map(|own| own.entry.id).collect();
+        let mut manifest = self.manifest.lock();
+        if !dropped.iter().all(|id| manifest.state().segments.contains_key(id)) {
+            return Ok(false);
+        }
+        let mut edits: Vec<_> = dropped.iter().map(|id| Edit::DropSegment(*id)).collect();
+        edits.extend(written.iter().map(|own| Edit::AddSegment(own.entry)));
+        manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
+        let mut version = Version::clone(&self.version.load());
+        version.exchange(&dropped, written.into_iter().map(Arc::new));
+        self.version.store(Arc::new(version));
+        Ok(true)
+    }
+
+    fn write_merged(
+        &self,
+        plan: &Plan,
+        inputs: &[Arc<OpenSegment>],
+        urgency: Urgency,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<Written, SealError> {
+        let firsts = inputs.iter().map(|own| own.entry.first_sequence);
+        let lasts = inputs.iter().map(|own| own.entry.last_sequence);
+        let sequences =
+            SequenceRange { first: firsts.min().unwrap_or(0), last: lasts.max().unwrap_or(0) };
+        let mut written = Vec::new();
+        for window in &plan.windows {
+            let id = self.new_id();
+            let path = self.folders.segments.join(segment_file_name(id));
+            let mut output = Output { store: self, path, writer: None, made };
+            self.write_window(inputs, *window, urgency, &mut output)?;
+            let Some(writer) = output.writer else { continue };
+            writer.finish(sequences).map_err(not_poisoning)?;
+            let segment = Segment::open(&*self.disk, &output.path)?;
+            let (first_sequence, last_sequence) = (sequences.first, sequences.last);
+            let entry = SegmentEntry { id, first_sequence, last_sequence, level: plan.level };
+            written.push(OpenSegment { entry, segment });
+        }
+        Ok(written)
+    }
+
+    /// All samples of the window, series by series.
+    fn write_window(
+        &self,
+        inputs: &[Arc<OpenSegment>],
+        window: TimeRange,
+        urgency: Urgency,
+        output: &mut Output<'_>,
+    ) -> Result<(), SealError> {
+        let columns = TimestampColumns::default();
+        let mut sharing = Sharing::default();
+        let mut heads = Heads::new(inputs, window)?;
+        let mut pace = Pace::begin(self, urgency);
+        let mut sources = Vec::new();
+        while let Some((fingerprint, labels)) = heads.next(&mut sources)? {
+            let mut parts = Parts::default();
+            for (input, ordinal) in &sources {
+                let segment = &inputs[*input].segment;
+                columns.read(*input as u32, segment, *ordinal, window, &mut parts)?;
+            }
+            let identity = SeriesIdentity { fingerprint, labels: &labels };
+            for run in parts.finish(&mut sharing).runs {
+                output.writer()?.run(identity, &run).map_err(not_poisoning)?;
+            }
+            pace.step()?;
+        }
+        Ok(())
+    }
+
+    /// The thread that merges until the store closes.
+    pub fn run_compaction(&self) {
+        while self.wait_for_compaction(LOOK_EVERY) {
+            if let Err(err) = self.compact(Urgency::Background)
+                && !matches!(err, SealError::Poisoned | SealError::Closing)
+            {
+                warn!(error = %err, "Segments could not be merged; it will be tried again.");
+            }
+        }
+    }
+
+    /// Waits until something was sealed, at most so long; false when the store is closing.
+    fn wait_for_compaction(&self, most: Duration) -> bool {
+        let (state, wake) = &self.background;
+        let mut state = state.lock();
+        if !state.has_sealed && !state.is_stopped {
+            wake.wait_for(&mut state, most);
+        }
+        state.has_sealed = false;
+        !state.is_stopped
+    }
+}
+
+/// A segment that is begun with its first samples.
+struct Output<'a> {
+    store: &'a Store,
+    path: PathBuf,
+    writer: Option<SegmentWriter>,
+    made: &'a mut Vec<PathBuf>,
+}
+
+impl Output<'_> {
+    fn writer(&mut self) -> Result<&mut SegmentWriter, SealError> {
+        if self.writer.is_none() {
+            self.made.push(self.path.clone());
+            let created = SegmentWriter::create(&*self.store.disk, &self.path);
+            self.writer = Some(created.map_err(not_poisoning)?);
+        }
+        Ok(self.writer.as_mut().expect("made just now"))
+    }
+}
+
+/// Lets a merge in the background work at most half of the time, and ends it with the store.
+struct Pace<'a> {
+    store: &'a Store,
+    urgency: Urgency,
+    since: Duration,
+    series: usize,
+}
+
+impl<'a> Pace<'a> {
+    fn begin(store: &'a Store, urgency: Urgency) -> Self {
+        Self { store, urgency, since: store.clock.monotonic(), series: 0 }
+    }
+
+    fn step(&mut self) -> Result<(), SealError> {
+        self.series += 1;
+        if !self.series.is_multiple_of(PACE_SERIES) {
+            return Ok(());
+        }
+        let worked = self.store.clock.monotonic().saturating_sub(self.since);
+        let (state, wake) = &self.store.background;
+        let mut state = state.lock();
+        if self.urgency == Urgency::Background {
+            let _ = wake.wait_while_for(&mut state, |state| !state.is_stopped, worked);
+        }
+        if state.is_stopped {
+            return Err(SealError::Closing);
+        }
+        drop(state);
+        self.since = self.store.clock.monotonic();
+        Ok(())
+    }
+}
+
+/// The next series of one input.
+struct Head {
+    labels: Labels,
+    fingerprint: u128,
+    input: usize,
+    ordinal: u32,
+}
+
+impl Head {
+    fn key(&self) -> (&str, &Labels, usize) {
+        (self.labels.name(), &self.labels, self.input)
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Order::Equal
+    }
+}
+
+impl Eq for Head {}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Head {
+    /// The heap gives its greatest first: that is the first series here.
+    fn cmp(&self, other: &Self) -> Order {
+        other.key().cmp(&self.key())
+    }
+}
+
+/// The series of several segments in the order of one.
+struct Heads<'a> {
+    inputs: &'a [Arc<OpenSegment>],
+    heap: BinaryHeap<Head>,
+}
+
+impl<'a> Heads<'a> {
+    fn new(inputs: &'a [Arc<OpenSegment>], window: TimeRange) -> Result<Self, QueryError> {
+        let mut heads = Self { inputs, heap: BinaryHeap::new() };
+        for (input, own) in inputs.iter().enumerate() {
+            if own.segment.time_range().overlaps(window) {
+                heads.push(input, 0)?;
+            }
+        }
+        Ok(heads)
+    }
+
+    fn push(&mut self, input: usize, ordinal: u32) -> Result<(), QueryError> {
+        let segment = &self.inputs[input].segment;
+        if ordinal < segment.series_count() {
+            let (labels, fingerprint) = (segment.labels(ordinal)?, segment.fingerprint(ordinal)?);
+            self.heap.push(Head { labels, fingerprint, input, ordinal });
+        }
+        Ok(())
+    }
+
+    /// The next series, and where it is: inputs, in their order, and ordinals.
+    fn next(
+        &mut self,
+        sources: &mut Vec<(usize, u32)>,
+    ) -> Result<Option<(u128, Labels)>, QueryError> {
+        sources.clear();
+        let Some(first) = self.heap.pop() else { return Ok(None) };
+        sources.push((first.input, first.ordinal));
+        self.push(first.input, first.ordinal + 1)?;
+        while let Some(head) = self.heap.peek()
+            && head.labels == first.labels
+        {
+            let (input, ordinal) = (head.input, head.ordinal);
+            self.heap.pop();
+            sources.push((input, ordinal));
+            self.push(input, ordinal + 1)?;
+        }
+        Ok(Some((first.fingerprint, first.labels)))
+    }
+}

@@ -1,0 +1,345 @@
+//! Which segments are merged next: a pure function of levels, ranges and sizes.
+//!
+//! Level 0 holds sealed log files, which may overlap. Segments of a higher level never overlap
+//! within their level and lie in windows of it: absolute multiples of 2 h, 1 d, 31 d of UTC, less
+//! when the retention is short. At every timestamp a higher level was accepted before a lower one,
+//! because a merge takes either all of level 0, or all of a level in one window, and with it
+//! whatever of the levels up to the target it overlaps.
+
+use crate::model::sample::TimeRange;
+
+/// Widths of windows by level, from 1 on.
+pub type Widths = [i64; 3];
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Merged segments are at most a tenth of the retention, so that it frees space in steps of that.
+const RETENTION_PARTS: i64 = 10;
+/// So many segments of level 0 are merged at once: two hours of ordinary log files.
+const ZERO_COUNT_MIN: usize = 4;
+/// More are merged even when that writes a large neighbour anew; queries look into each of them.
+const ZERO_COUNT_MAX: usize = 32;
+/// Data that lies in more windows goes to a higher level at once.
+const WINDOWS_MAX: i64 = 64;
+/// A merge of finished windows is not begun with more chunks: their tables are held in memory.
+const CHUNKS_MAX: u64 = 4 << 20;
+/// A window is finished when samples are newer than its end by this much.
+const SETTLE_MS: i64 = HOUR_MS;
+/// Late data is merged into a finished window when it has this part of its size.
+const LATE_PART: u64 = 8;
+
+/// What the planner knows of a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// See [`super::super::manifest::SegmentEntry::level`].
+    pub level: u8,
+    /// From its oldest to its newest sample.
+    pub range: TimeRange,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Its chunks.
+    pub chunk_count: u64,
+}
+
+/// When a merge is worth while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// When it pays.
+    Background,
+    /// Whenever it leaves fewer segments.
+    Now,
+}
+
+/// A merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Level of what is written.
+    pub level: u8,
+    /// Positions of what is merged, in order of acceptance.
+    pub inputs: Vec<usize>,
+    /// One segment is written for each of these that has samples; they do not overlap.
+    pub windows: Vec<TimeRange>,
+}
+
+/// Widths of windows under a retention; `i64::MAX`: for ever.
+pub fn widths(retention_ms: i64) -> Widths {
+    let part_ms = retention_ms / RETENTION_PARTS;
+    let most_of = |width_ms: i64, limit_ms: i64| (limit_ms / width_ms * width_ms).max(width_ms);
+    let two_hours = 2 * HOUR_MS;
+    let day = most_of(two_hours, part_ms.min(DAY_MS));
+    [two_hours, day, most_of(day, part_ms.min(31 * DAY_MS))]
+}
+
+/// The next merge. `pieces` are in order of acceptance; `newest_ms` is the newest sample of all.
+pub fn next(pieces: &[Piece], widths: Widths, newest_ms: i64, urgency: Urgency) -> Option<Plan> {
+    level_zero(pieces, widths, urgency)
+        .or_else(|| finished(pieces, 1, widths, newest_ms, urgency))
+        .or_else(|| finished(pieces, 2, widths, newest_ms, urgency))
+}
+
+fn window(timestamp_ms: i64, width_ms: i64) -> TimeRange {
+    let min_ms = timestamp_ms.div_euclid(width_ms).saturating_mul(width_ms);
+    TimeRange { min_ms, max_ms: min_ms.saturating_add(width_ms - 1) }
+}
+
+fn union(a: TimeRange, b: TimeRange) -> TimeRange {
+    TimeRange { min_ms: a.min_ms.min(b.min_ms), max_ms: a.max_ms.max(b.max_ms) }
+}
+
+/// All of level 0, into the lowest level that has not too many windows for it.
+fn level_zero(pieces: &[Piece], widths: Widths, urgency: Urgency) -> Option<Plan> {
+    let zeros: Vec<usize> = (0..pieces.len()).filter(|at| pieces[*at].level == 0).collect();
+    let range = zeros.iter().map(|at| pieces[*at].range).reduce(union)?;
+    let bytes: u64 = zeros.iter().map(|at| pieces[*at].bytes).sum();
+    let below = |piece: &&Piece| piece.level == 1 && piece.range.overlaps(range);
+    let below_bytes: u64 = pieces.iter().filter(below).map(|piece| piece.bytes).sum();
+    let pays =
+        zeros.len() >= ZERO_COUNT_MAX || zeros.len() >= ZERO_COUNT_MIN && bytes >= below_bytes / 2;
+    if urgency == Urgency::Background && !pays {
+        return None;
+    }
+    // Asked to merge everything, there is no use in writing two-hour pieces first.
+    let lowest = if urgency == Urgency::Now { 2 } else { 1 };
+    let few = |level: &u8| {
+        let width_ms = widths[usize::from(*level) - 1];
+        let first = range.min_ms.div_euclid(width_ms);
+        range.max_ms.div_euclid(width_ms).saturating_sub(first) < WINDOWS_MAX
+    };
+    let Some(level) = (lowest..=3).find(few) else {
+        // Samples of many years: they stay together.
+        let plan = Plan { level: 0, inputs: zeros, windows: vec![TimeRange::ALL] };
+        return (plan.inputs.len() > 1).then_some(plan);
+    };
+    let width_ms = widths[usize::from(level) - 1];
+    let mut windows = Vec::new();
+    for at in &zeros {
+        add_windows(&mut windows, pieces[*at].range, width_ms);
+    }
+    Some(complete(pieces, zeros, level, windows, width_ms))
+}
+
+/// The segments of a level that lie in one finished window of the next.
+fn finished(
+    pieces: &[Piece],
+    level: u8,
+    widths: Widths,
+    newest_ms: i64,
+    urgency: Urgency,
+) -> Option<Plan> {
+    let width_ms = widths[usize::from(level)];
+    if width_ms == widths[usize::from(level) - 1] {
+        return None;
+    }
+    let own = |at: &usize| pieces[*at].level == level;
+    for first in (0..pieces.len()).filter(own) {
+        let window = window(pieces[first].range.min_ms, width_ms);
+        let group: Vec<usize> =
+            (0..pieces.len()).filter(own).filter(|at| pieces[*at].range.overlaps(window)).collect();
+        let target = level + 1;
+        let beside = |piece: &&Piece| piece.level == target && piece.range.overlaps(window);
+        let beside_bytes: u64 = pieces.iter().filter(beside).map(|piece| piece.bytes).sum();
+        let bytes: u64 = group.iter().map(|at| pieces[*at].bytes).sum();
+        let chunk_count: u64 = group.iter().map(|at| pieces[*at].chunk_count).sum();
+        let is_over = window.max_ms.saturating_add(SETTLE_MS) < newest_ms;
+        let pays = beside_bytes == 0
+            || group.len() >= ZERO_COUNT_MIN
+            || bytes.saturating_mul(LATE_PART) >= beside_bytes;
+        let due = match urgency {
+            Urgency::Background => is_over && pays,
+            Urgency::Now => level == 1 || is_over,
+        };
+        if due && chunk_count <= CHUNKS_MAX {
+            let mut windows = vec![window];
+            for at in &group {
+                add_windows(&mut windows, pieces[*at].range, width_ms);
+            }
+            return Some(complete(pieces, group, target, windows, width_ms));
+        }
+    }
+    None
+}
+
+/// Adds the windows that a range touches.
+fn add_windows(windows: &mut Vec<TimeRange>, range: TimeRange, width_ms: i64) {
+    let mut next = window(range.min_ms, width_ms);
+    loop {
+        add_window(windows, next);
+        if next.max_ms >= range.max_ms {
+            return;
+        }
+        next = window(next.max_ms + 1, width_ms);
+    }
+}
+
+/// Adds a window unless one that is there contains it; unites those that overlap.
+fn add_window(windows: &mut Vec<TimeRange>, new: TimeRange) {
+    let overlapping = windows.iter().copied().filter(|own| own.overlaps(new));
+    let all = overlapping.fold(new, union);
+    windows.retain(|own| !own.overlaps(new));
+    windows.push(all);
+    windows.sort_unstable_by_key(|own| own.min_ms);
+}
+
+/// Takes in what the windows overlap of the levels up to the target, until nothing is missing.
+fn complete(
+    pieces: &[Piece],
+    mut inputs: Vec<usize>,
+    level: u8,
+    mut windows: Vec<TimeRange>,
+    width_ms: i64,
+) -> Plan {
+    let lowest = inputs.iter().map(|at| pieces[*at].level).min().unwrap_or(0);
+    let is_within = |piece: &Piece| lowest < piece.level && piece.level <= level;
+    loop {
+        let missing = (0..pieces.len()).find(|at| {
+            let overlaps = |window: &TimeRange| window.overlaps(pieces[*at].range);
+            is_within(&pieces[*at]) && !inputs.contains(at) && windows.iter().any(overlaps)
+        });
+        let Some(at) = missing else { break };
+        inputs.push(at);
+        if pieces[at].level == level {
+            // From a time when windows were others: it stays in one piece.
+            add_window(&mut windows, pieces[at].range);
+        } else {
+            add_windows(&mut windows, pieces[at].range, width_ms);
+        }
+    }
+    inputs.sort_unstable();
+    Plan { level, inputs, windows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FOREVER: i64 = i64::MAX;
+
+    fn piece(level: u8, min_h: f64, max_h: f64, bytes: u64) -> Piece {
+        let ms = |hours: f64| (hours * HOUR_MS as f64) as i64;
+        let range = TimeRange { min_ms: ms(min_h), max_ms: ms(max_h) };
+        Piece { level, range, bytes, chunk_count: 10 }
+    }
+
+    /// `level: inputs -> windows in hours`
+    fn show(plan: Option<Plan>) -> String {
+        let Some(plan) = plan else { return "none".to_owned() };
+        let hours = |window: &TimeRange| {
+            format!("{}..{}", window.min_ms / HOUR_MS, (window.max_ms + 1) / HOUR_MS)
+        };
+        let windows: Vec<_> = plan.windows.iter().map(hours).collect();
+        format!("{}: {:?} -> {}", plan.level, plan.inputs, windows.join(" "))
+    }
+
+    fn check(pieces: &[Piece], newest_h: f64, urgency: Urgency, expected: &str) {
+        let newest_ms = (newest_h * HOUR_MS as f64) as i64;
+        assert_eq!(show(next(pieces, widths(FOREVER), newest_ms, urgency)), expected);
+    }
+
+    #[test]
+    fn widths_follow_the_retention() {
+        let hours = |retention_h: i64| widths(retention_h * HOUR_MS).map(|own| own / HOUR_MS);
+        assert_eq!(widths(FOREVER).map(|own| own / HOUR_MS), [2, 24, 744]);
+        assert_eq!(hours(15 * 24), [2, 24, 24]);
+        assert_eq!(hours(90 * 24), [2, 24, 216]);
+        assert_eq!(hours(50), [2, 4, 4]);
+        assert_eq!(hours(1), [2, 2, 2]);
+    }
+
+    #[test]
+    fn level_zero_waits_until_there_is_enough() {
+        use Urgency::{Background, Now};
+        let half = |at: u32| piece(0, f64::from(at) / 2.0, f64::from(at) / 2.0 + 0.49, 10);
+        let mut pieces: Vec<_> = (0..3).map(half).collect();
+        check(&pieces, 2.0, Background, "none");
+        check(&pieces, 2.0, Now, "2: [0, 1, 2] -> 0..24");
+        pieces.extend([half(3), half(4)]);
+        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4] -> 0..2 2..4");
+        pieces.insert(0, piece(1, 0.5, 1.9, 99));
+        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4, 5] -> 0..2 2..4");
+        pieces[0].bytes = 200;
+        check(&pieces, 2.5, Background, "none");
+        pieces.extend((0..30).map(half));
+        let all: Vec<_> = (0..pieces.len()).collect();
+        check(
+            &pieces,
+            2.5,
+            Background,
+            &format!("1: {all:?} -> 0..2 2..4 4..6 6..8 8..10 10..12 12..14 14..16"),
+        );
+    }
+
+    #[test]
+    fn levels_are_merged_when_their_window_is_over_or_late_data_is_much() {
+        use Urgency::{Background, Now};
+        let mut pieces =
+            vec![piece(1, 0.0, 1.9, 10), piece(1, 2.0, 3.9, 10), piece(1, 24.0, 25.9, 10)];
+        check(&pieces, 24.5, Background, "none");
+        check(&pieces, 25.5, Background, "2: [0, 1] -> 0..24");
+        check(&pieces, 24.5, Now, "2: [0, 1] -> 0..24");
+        pieces.insert(0, piece(2, 0.0, 23.0, 1_000));
+        check(&pieces, 25.5, Background, "none");
+        check(&pieces, 25.5, Now, "2: [0, 1, 2] -> 0..24");
+        pieces[0].bytes = 100;
+        check(&pieces, 25.5, Background, "2: [0, 1, 2] -> 0..24");
+        let days: Vec<_> = (0..32)
+            .map(|day: i32| piece(2, f64::from(24 * day), f64::from(24 * day) + 23.9, 10))
+            .collect();
+        let all: Vec<_> = (0..31).collect();
+        check(&days, 760.0, Background, &format!("3: {all:?} -> 0..744"));
+        check(&days, 740.0, Now, "none");
+    }
+
+    #[test]
+    fn windows_of_other_days_are_taken_as_they_are() {
+        let pieces = [piece(2, 20.0, 50.0, 10), piece(1, 30.0, 31.0, 5), piece(0, 24.5, 25.0, 1)];
+        check(&pieces, 51.0, Urgency::Now, "2: [0, 1, 2] -> 20..50");
+        let wide = [piece(0, -900_000.0, 900_000.0, 1), piece(0, 0.0, 1.0, 1)];
+        let plan = next(&wide, widths(FOREVER), 0, Urgency::Now).unwrap();
+        assert_eq!((plan.level, plan.inputs, plan.windows), (0, vec![0, 1], vec![TimeRange::ALL]));
+        assert_eq!(next(&wide[..1], widths(FOREVER), 0, Urgency::Now), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        /// Merging by levels comes to an end, keeps every piece in some window, and never lets
+        /// segments of one level overlap.
+        #[test]
+        fn levels_stay_in_order(zeros in prop::collection::vec((0_i64..400, 0_i64..40, 1_u64..100), 1..40)) {
+            let widths = widths(FOREVER);
+            let mut pieces: Vec<Piece> = Vec::new();
+            for (start, length, bytes) in zeros {
+                pieces.push(piece(0, start as f64, (start + length) as f64, bytes));
+                let mut rounds = 0;
+                while let Some(plan) = next(&pieces, widths, 400 * HOUR_MS, Urgency::Background) {
+                    rounds += 1;
+                    prop_assert!(rounds < 100);
+                    let mut written = Vec::new();
+                    for window in &plan.windows {
+                        let cut = plan.inputs.iter().map(|at| pieces[*at]).filter_map(|own| {
+                            let min_ms = own.range.min_ms.max(window.min_ms);
+                            let max_ms = own.range.max_ms.min(window.max_ms);
+                            (min_ms <= max_ms).then_some(TimeRange { min_ms, max_ms })
+                        });
+                        let Some(range) = cut.reduce(union) else { continue };
+                        written.push(Piece { level: plan.level, range, bytes: 50, chunk_count: 1 });
+                    }
+                    for at in &plan.inputs {
+                        let range = pieces[*at].range;
+                        for edge in [range.min_ms, range.max_ms] {
+                            prop_assert!(plan.windows.iter().any(|own| own.contains(edge)));
+                        }
+                    }
+                    let mut position = 0;
+                    pieces.retain(|_| { position += 1; !plan.inputs.contains(&(position - 1)) });
+                    pieces.extend(written);
+                    pieces.sort_by_key(|own| std::cmp::Reverse(own.level));
+                    for (at, a) in pieces.iter().enumerate() {
+                        let same = |b: &&Piece| b.level == a.level && b.range.overlaps(a.range);
+                        prop_assert!(a.level == 0 || pieces[at + 1..].iter().find(same).is_none());
+                    }
+                }
+            }
+        }
+    }
+}

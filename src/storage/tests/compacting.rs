@@ -1,0 +1,146 @@
+//! Merging segments: nothing changes but the files.
+
+use super::*;
+use crate::storage::compact::plan::Urgency;
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+
+/// Scrapes with late and doubled samples, a log file every half hour.
+fn hours(machine: &Machine, storage: &Storage, count: i64) {
+    for half in 0..2 * count {
+        for step in 0..15 {
+            let now = machine.clock.now_ms();
+            let mut samples: Vec<_> =
+                (0..9).map(|i| (labels("m", i), now, (half * step + i as i64) as f64)).collect();
+            samples.push((labels("lone", 0), now - step * 1_000, 0.5));
+            samples.push((labels("m", 3), now - 50 * MINUTE, -1.0));
+            append(storage, &samples);
+            machine.clock.advance_ms(2 * MINUTE);
+        }
+        storage.seal_now().unwrap();
+    }
+}
+
+/// Level and hours since the beginning of each segment.
+fn levels(storage: &Storage) -> Vec<String> {
+    let hour = |ms: i64| (ms - NOW_MS).div_euclid(HOUR);
+    let version = storage.store.version.load();
+    let line = |own: &Arc<version::OpenSegment>| {
+        let range = own.segment.time_range();
+        format!("{}: {}..{}", own.entry.level, hour(range.min_ms), hour(range.max_ms) + 1)
+    };
+    version.segments.iter().map(line).collect()
+}
+
+fn files(machine: &Machine) -> usize {
+    machine.disk.list(&machine.options.path.join("segments")).unwrap().len()
+}
+
+#[test]
+fn segments_are_merged_into_windows_and_read_the_same() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    hours(&machine, &storage, 5);
+    let before = dump(&all(&storage));
+    let old = all(&storage);
+    storage.store.compact(Urgency::Background).unwrap();
+    assert_eq!(levels(&storage), ["2: -1..0", "1: 0..2", "1: 2..4", "1: 4..5"]);
+    assert_eq!(files(&machine), 4);
+    assert_eq!(dump(&all(&storage)), before);
+    assert_eq!(dump(&old), before, "a query that began before");
+    // The rest of the day, and late data of its beginning.
+    hours(&machine, &storage, 21);
+    let before = dump(&all(&storage));
+    storage.store.compact(Urgency::Background).unwrap();
+    assert_eq!(levels(&storage)[..2], ["2: -1..0", "2: 0..24"]);
+    assert_eq!(dump(&all(&storage)), before);
+    storage.compact_now().unwrap();
+    assert_eq!(levels(&storage), ["2: -1..0", "2: 0..24", "2: 24..26"]);
+    assert_eq!(dump(&all(&storage)), before);
+    let names = storage.label_values("__name__", &[], TimeRange::ALL).unwrap();
+    assert_eq!(names, ["lone", "m"]);
+    drop(storage);
+    let storage = machine.open();
+    assert_eq!(dump(&all(&storage)), before);
+    assert_eq!(files(&machine), 3);
+    storage.compact_now().unwrap();
+    assert_eq!(levels(&storage), ["2: -1..0", "2: 0..24", "2: 24..26"]);
+}
+
+#[test]
+fn the_value_that_was_accepted_first_wins_on_every_way_down() {
+    let machine = Machine::new(1).window(3 * 24 * HOUR);
+    let storage = machine.open();
+    let late = |value: f64| [(labels("m", 0), NOW_MS, value), (labels("m", 0), NOW_MS + 1, value)];
+    append(&storage, &[(labels("m", 0), NOW_MS, 1.0)]);
+    machine.clock.advance_ms(10 * HOUR - 1);
+    append(&storage, &[(labels("m", 0), machine.clock.now_ms(), 1.0)]);
+    machine.clock.advance_ms(40 * HOUR + 1);
+    append(&storage, &[(labels("m", 0), machine.clock.now_ms(), 1.0)]);
+    for value in [2.0, 3.0, 4.0] {
+        append(&storage, &late(value));
+        storage.seal_now().unwrap();
+        if value < 4.0 {
+            storage.store.compact(Urgency::Now).unwrap();
+        }
+    }
+    for urgency in [Urgency::Background, Urgency::Now] {
+        let samples = read(&all(&storage)).remove(0).1;
+        assert_eq!(samples[0], (NOW_MS, 1_f64.to_bits()));
+        assert_eq!(samples[1], (NOW_MS + 1, 2_f64.to_bits()));
+        assert_eq!(samples.len(), 4);
+        storage.store.compact(urgency).unwrap();
+    }
+    assert_eq!(levels(&storage), ["2: 0..10", "2: 50..51"]);
+}
+
+#[test]
+fn a_merge_that_fails_leaves_everything_as_it_was() {
+    for operations in 0..60 {
+        let machine = Machine::new(operations);
+        let storage = machine.open();
+        hours(&machine, &storage, 2);
+        storage.store.sync_once();
+        let before = dump(&all(&storage));
+        machine.disk.fail_after(Some(operations));
+        let compacted = storage.store.compact(Urgency::Now);
+        assert_eq!(dump(&all(&storage)), before);
+        if operations % 2 == 0 {
+            machine.disk.crash();
+        }
+        machine.disk.fail_after(None);
+        drop(storage);
+        let storage = machine.open();
+        assert_eq!(dump(&all(&storage)), before, "after {operations} operations");
+        assert_eq!(files(&machine), storage.store.version.load().segments.len());
+        storage.compact_now().unwrap();
+        assert_eq!(dump(&all(&storage)), before);
+        if compacted.is_ok() {
+            return;
+        }
+    }
+    panic!("a merge needs fewer operations");
+}
+
+#[test]
+fn a_merge_needs_no_more_space_than_what_it_writes() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    hours(&machine, &storage, 2);
+    let before = dump(&all(&storage));
+    let free = |bytes: u64| {
+        machine.disk.set_space_bytes(8 << 30);
+        let used = (8 << 30) - machine.disk.free_bytes(&machine.options.path).unwrap();
+        machine.disk.set_space_bytes(used + bytes);
+    };
+    free(100);
+    assert!(matches!(storage.store.compact(Urgency::Now), Err(SealError::DiskFull)));
+    assert!(!storage.is_poisoned());
+    let inputs: u64 =
+        storage.store.version.load().segments.iter().map(|own| own.segment.bytes()).sum();
+    // A merge of segments is not longer than they are.
+    free(inputs);
+    storage.store.compact(Urgency::Now).unwrap();
+    assert_eq!(dump(&all(&storage)), before);
+}
