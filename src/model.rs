@@ -5,6 +5,7 @@ pub mod alert;
 pub mod duration;
 pub mod float;
 pub mod histogram;
+pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;

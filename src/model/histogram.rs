@@ -2,10 +2,21 @@
 //!
 //! Counts are floats whatever the source counted in: PromQL evaluates nothing else, and an integer
 //! count is exact up to 2^53. Spans say which bucket indexes are present, as on the wire.
+//!
+//! Operations of two histograms bring both to the coarser schema, the wider zero bucket and the
+//! bounds that both have. Their results are compact: no empty bucket is kept.
+
+mod bounds;
+mod reset;
+mod sum;
+mod trim;
 
 use std::sync::Arc;
 
 use crate::model::sample::is_stale_nan;
+
+pub use bounds::Bucket;
+pub use sum::{HistogramMean, HistogramSum, Incompatible, Merged};
 
 /// The schema of histograms whose bounds are listed (`nhcb`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -66,23 +77,114 @@ impl Histogram {
         is_stale_nan(self.sum)
     }
 
+    /// Whether its bounds are listed.
+    pub fn has_custom_buckets(&self) -> bool {
+        self.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    /// Whether schema, bounds, counts and sum are the same, bit for bit. Spans may be cut
+    /// differently; an empty bucket is not the same as none.
+    pub fn has_same_values(&self, other: &Self) -> bool {
+        let scalars = |own: &Self| {
+            (own.count.to_bits(), own.sum.to_bits(), own.zero_count.to_bits(), own.schema)
+        };
+        let equal = |a: &mut dyn Iterator<Item = (i32, f64)>,
+                     b: &mut dyn Iterator<Item = (i32, f64)>| {
+            let bits = |(index, count): (i32, f64)| (index, count.to_bits());
+            a.map(bits).eq(b.map(bits))
+        };
+        scalars(self) == scalars(other)
+            && self.zero_threshold == other.zero_threshold
+            && (!self.has_custom_buckets() || self.custom_bounds == other.custom_bounds)
+            && equal(&mut self.positive_counts(), &mut other.positive_counts())
+            && equal(&mut self.negative_counts(), &mut other.negative_counts())
+    }
+
+    /// Both added. When exactly one says that counting started again, nothing is known.
+    pub fn add(&self, other: &Self) -> Result<(Self, Merged), Incompatible> {
+        let mut sum = HistogramSum::of(self);
+        let merged = sum.add(other)?;
+        Ok((sum.rounded(), merged))
+    }
+
+    /// The other one subtracted; reset hints are merged as by [`Self::add`].
+    pub fn subtract(&self, other: &Self) -> Result<(Self, Merged), Incompatible> {
+        let mut sum = HistogramSum::of(self);
+        let merged = sum.subtract(other)?;
+        Ok((sum.rounded(), merged))
+    }
+
     /// All counts and the sum multiplied; counts that turn negative make it a gauge.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
         let mut out = self.clone();
-        out.zero_count *= factor;
-        out.count *= factor;
-        out.sum *= factor;
-        let buckets = out.positive_buckets.iter_mut().chain(&mut out.negative_buckets);
-        buckets.for_each(|count| *count *= factor);
+        out.each_count(|count| *count *= factor);
         if factor < 0.0 {
             out.reset_hint = ResetHint::Gauge;
         }
         out
     }
 
-    /// Whether its bounds are listed.
-    pub fn has_custom_buckets(&self) -> bool {
-        self.schema == CUSTOM_BUCKETS_SCHEMA
+    /// All counts and the sum divided. By zero that leaves no bucket.
+    #[must_use]
+    pub fn divided(&self, by: f64) -> Self {
+        let mut out = self.clone();
+        if by == 0.0 {
+            out.positive_spans.clear();
+            out.positive_buckets.clear();
+            out.negative_spans.clear();
+            out.negative_buckets.clear();
+        }
+        out.each_count(|count| *count /= by);
+        if by < 0.0 {
+            out.reset_hint = ResetHint::Gauge;
+        }
+        out
+    }
+
+    fn each_count(&mut self, change: impl FnMut(&mut f64)) {
+        let buckets = self.positive_buckets.iter_mut().chain(&mut self.negative_buckets);
+        buckets.chain([&mut self.zero_count, &mut self.count, &mut self.sum]).for_each(change);
+    }
+
+    /// The same without empty buckets.
+    #[must_use]
+    pub fn compacted(mut self) -> Self {
+        let compact = |spans: &mut Vec<Span>, counts: &mut Vec<f64>| {
+            let tight = counts.iter().all(|count| *count != 0.0)
+                && spans
+                    .iter()
+                    .enumerate()
+                    .all(|(at, span)| span.length != 0 && (at == 0 || span.offset != 0));
+            if !tight {
+                let kept: Vec<_> =
+                    bounds::indexed(spans, counts).filter(|(_, count)| *count != 0.0).collect();
+                (*spans, *counts) = bounds::in_spans(kept);
+            }
+        };
+        compact(&mut self.positive_spans, &mut self.positive_buckets);
+        compact(&mut self.negative_spans, &mut self.negative_buckets);
+        self
+    }
+
+    /// With the buckets of a coarser schema; itself when that is not coarser or bounds are listed.
+    #[must_use]
+    pub fn reduced(&self, schema: i32) -> Self {
+        if self.has_custom_buckets() || self.schema <= schema {
+            return self.clone();
+        }
+        let mut sum = HistogramSum::of(self);
+        sum.reduce(schema);
+        sum.rounded()
+    }
+
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let spans = self.positive_spans.len() + self.negative_spans.len();
+        let counts = self.positive_buckets.len() + self.negative_buckets.len();
+        size_of::<Self>() + 8 * (spans + counts + self.custom_bounds.len())
     }
 }
+
+#[cfg(test)]
+mod tests;
