@@ -287,7 +287,8 @@ impl<'e> Evaluator<'e> {
     ) -> Result<(), QueryError> {
         match &node.kind {
             Kind::Selector(selector) => {
-                self.stream_selector(selector, steps, selector::Sampled::Value, sink)
+                let sampled = selector::Sampled::Value;
+                self.stream_selector(selector, steps, sampled, node.span, sink)
             }
             Kind::Negate(inner) => self.stream(inner, steps, &mut |own, mut item| {
                 item.negate();

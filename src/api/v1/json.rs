@@ -1,6 +1,9 @@
 //! Query results as Prometheus' JSON, written straight from the result.
 
+use std::fmt::Write as _;
+
 use crate::model::float;
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::promql::engine::Value;
 
@@ -27,15 +30,31 @@ pub fn query_data(value: &Value, stats: Option<&str>) -> String {
         Value::Vector(samples) => push_list(&mut out, samples, |out, sample| {
             out.push_str("{\"metric\":");
             push_labels(out, &sample.labels);
-            out.push_str(",\"value\":");
-            push_point(out, sample.timestamp_ms, sample.value);
+            match &sample.histogram {
+                None => {
+                    out.push_str(",\"value\":");
+                    push_point(out, sample.timestamp_ms, sample.value);
+                }
+                Some(histogram) => {
+                    out.push_str(",\"histogram\":");
+                    push_histogram_point(out, sample.timestamp_ms, histogram);
+                }
+            }
             out.push('}');
         }),
         Value::Matrix(series) => push_list(&mut out, series, |out, series| {
             out.push_str("{\"metric\":");
             push_labels(out, &series.labels);
-            out.push_str(",\"values\":");
-            push_list(out, &series.points, |out, point| push_point(out, point.0, point.1));
+            if !series.points.is_empty() {
+                out.push_str(",\"values\":");
+                push_list(out, &series.points, |out, point| push_point(out, point.0, point.1));
+            }
+            if !series.histograms.is_empty() {
+                out.push_str(",\"histograms\":");
+                push_list(out, &series.histograms, |out, (timestamp_ms, histogram)| {
+                    push_histogram_point(out, *timestamp_ms, histogram);
+                });
+            }
             out.push('}');
         }),
     }
@@ -68,6 +87,38 @@ pub fn push_labels(out: &mut String, labels: &Labels) {
         push_text(out, name);
         out.push(':');
         push_text(out, value);
+    }
+    out.push('}');
+}
+
+fn push_histogram_point(out: &mut String, timestamp_ms: i64, histogram: &Histogram) {
+    out.push('[');
+    push_seconds(out, timestamp_ms);
+    out.push(',');
+    push_histogram(out, histogram);
+    out.push(']');
+}
+
+/// Count, sum and the buckets that are not empty: how their borders belong to them (0: only the
+/// upper one, 1: only the lower one, 2: none, 3: both), the borders, and the count.
+fn push_histogram(out: &mut String, histogram: &Histogram) {
+    let number = |value: f64| format!("\"{}\"", float::format_json(value));
+    let (count, sum) = (number(histogram.count), number(histogram.sum));
+    let _ = write!(out, "{{\"count\":{count},\"sum\":{sum}");
+    let mut buckets = histogram.buckets(true);
+    buckets.retain(|bucket| bucket.count != 0.0);
+    if !buckets.is_empty() {
+        out.push_str(",\"buckets\":");
+        push_list(out, &buckets, |out, bucket| {
+            let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+                (false, true) => 0,
+                (true, false) => 1,
+                (false, false) => 2,
+                (true, true) => 3,
+            };
+            let [lower, upper, count] = [bucket.lower, bucket.upper, bucket.count].map(number);
+            let _ = write!(out, "[{rule},{lower},{upper},{count}]");
+        });
     }
     out.push('}');
 }
@@ -108,7 +159,10 @@ fn push_text(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::histogram::Span;
     use crate::promql::engine::{Series, VectorSample};
 
     #[test]
@@ -130,6 +184,36 @@ mod tests {
         assert_eq!(
             query_data(&matrix, Some("{}")),
             r#"{"resultType":"matrix","result":[{"metric":{},"values":[[-1.001,"NaN"],[0,"+Inf"]]}],"stats":{}}"#
+        );
+        let histogram = Arc::new(Histogram {
+            count: 6.5,
+            sum: -1.0,
+            zero_threshold: 0.001,
+            zero_count: 1.0,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![2.0, 0.0],
+            negative_spans: vec![Span { offset: 1, length: 1 }],
+            negative_buckets: vec![3.5],
+            ..Histogram::default()
+        });
+        let matrix = Value::Matrix(vec![Series {
+            labels: Labels::empty(),
+            points: vec![(1000, 1.0)],
+            histograms: vec![(2000, histogram)],
+        }]);
+        assert_eq!(
+            query_data(&matrix, None),
+            r#"{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"]],"histograms":[[2,{"count":"6.5","sum":"-1","buckets":[[1,"-2","-1","3.5"],[3,"-0.001","0.001","1"],[0,"0.5","1","2"]]}]]}]}"#
+        );
+        let empty = Value::Vector(vec![VectorSample {
+            labels: Labels::empty(),
+            timestamp_ms: 0,
+            value: 0.0,
+            histogram: Some(Arc::default()),
+        }]);
+        assert_eq!(
+            query_data(&empty, None),
+            r#"{"resultType":"vector","result":[{"metric":{},"histogram":[0,{"count":"0","sum":"0"}]}]}"#
         );
         let scalar = Value::Scalar { timestamp_ms: 10, value: 0.1 };
         assert_eq!(query_data(&scalar, None), r#"{"resultType":"scalar","result":[0.01,"0.1"]}"#);

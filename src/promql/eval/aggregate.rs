@@ -4,6 +4,7 @@
 
 mod choose;
 mod fold;
+mod native;
 
 use std::fmt::Write as _;
 
@@ -14,11 +15,13 @@ use crate::model::labels::{Labels, quote};
 use crate::promql::ast::{AggregateOp, Grouping, Span};
 use crate::promql::engine::QueryError;
 
+use super::format::histogram_text;
 use super::functions::numeric::quantile;
 use super::labels::{Groups, Projection};
 use super::plan::{Aggregate, Node};
 use super::{Evaluator, Series, Steps, absent, is_absent};
-use fold::{Average, Cell, Count, Group, Max, Min, Stddev, Stdvar, Sum};
+use fold::{Average, Cell, Count, Group, Max, Min, OnHistogram, Stddev, Stdvar, Sum};
+use native::Natives;
 
 /// How an aggregation groups.
 struct Grouped {
@@ -66,7 +69,7 @@ impl Evaluator<'_> {
     /// The value of an aggregation.
     pub(super) fn aggregate(
         &mut self,
-        _span: Span,
+        span: Span,
         aggregate: &Aggregate,
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
@@ -86,7 +89,7 @@ impl Evaluator<'_> {
             AggregateOp::TopK
             | AggregateOp::BottomK
             | AggregateOp::LimitK
-            | AggregateOp::LimitRatio => self.choose(aggregate, steps),
+            | AggregateOp::LimitRatio => self.choose(span, aggregate, steps),
         }
     }
 
@@ -98,13 +101,24 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Series>, QueryError> {
         let mut grouped = Grouped::new(grouping, self.env.delayed_name_removal);
         let mut cells: Vec<C> = Vec::new();
-        self.stream(inner, steps, &mut |own, item| {
+        let mut natives = Natives::new(C::ON_HISTOGRAM == OnHistogram::Mean);
+        self.stream(inner, steps, &mut |own, mut item| {
             let group = grouped.of(item.labels, item.drop_name);
+            if let OnHistogram::Ignore(name) = C::ON_HISTOGRAM
+                && item.drop_histograms()
+            {
+                own.notes.ignored_in_aggregation(name, inner.span);
+            }
             if cells.len() < grouped.labels.len() * steps.count {
                 own.hold(steps.count as u64)?;
                 cells.resize(grouped.labels.len() * steps.count, C::EMPTY);
             }
-            let cells = &mut cells[group * steps.count..][..steps.count];
+            let place = group * steps.count;
+            let cells = &mut cells[place..][..steps.count];
+            let merges = matches!(C::ON_HISTOGRAM, OnHistogram::Sum | OnHistogram::Mean);
+            if merges && (!item.histograms.is_empty() || !natives.is_empty()) {
+                return own.fold_histograms(&item, cells, &mut natives, place, inner.span);
+            }
             for (cell, value) in cells.iter_mut().zip(item.values) {
                 if !is_absent(*value) {
                     cell.add(*value);
@@ -116,7 +130,9 @@ impl Evaluator<'_> {
             let values = cells.iter().map(Cell::finish).collect();
             Series::floats(grouped.labels[group].clone(), grouped.drop_name[group], values)
         };
-        Ok(cells.chunks(steps.count.max(1)).enumerate().map(finish).collect())
+        let mut out: Vec<_> = cells.chunks(steps.count.max(1)).enumerate().map(finish).collect();
+        natives.finish(&mut out, steps.count, inner.span, &mut self.notes);
+        Ok(out)
     }
 
     /// The parameter at each step.
@@ -135,7 +151,10 @@ impl Evaluator<'_> {
         );
         let mut grouped = Grouped::new(&aggregate.grouping, self.env.delayed_name_removal);
         let mut columns: Vec<Vec<f64>> = Vec::new();
-        self.stream(&aggregate.inner, steps, &mut |own, item| {
+        self.stream(&aggregate.inner, steps, &mut |own, mut item| {
+            if item.drop_histograms() {
+                own.notes.ignored_in_aggregation("quantile", aggregate.inner.span);
+            }
             let group = grouped.of(item.labels, item.drop_name);
             columns.resize_with(grouped.labels.len(), Vec::new);
             own.hold(steps.count as u64)?;
@@ -199,10 +218,17 @@ impl Evaluator<'_> {
                     continue;
                 }
                 let place = match last {
-                    Some((bits, place)) if bits == value.to_bits() => place,
+                    Some((bits, place))
+                        if bits == value.to_bits() && item.histograms.is_empty() =>
+                    {
+                        place
+                    }
                     _ => {
                         text.clear();
-                        let _ = write!(text, "{}", format_plain(*value));
+                        let histogram = item.histogram(step);
+                        let shown = histogram
+                            .map_or_else(|| format_plain(*value), |one| histogram_text(one));
+                        let _ = write!(text, "{shown}");
                         let mut builder = item.labels.to_builder();
                         builder.set(&label, &text);
                         let labels = projection.of(&builder.build(), item.drop_name && !delayed);

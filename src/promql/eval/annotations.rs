@@ -26,6 +26,50 @@ struct Note {
     fixed: Option<Fixed>,
 }
 
+/// What is done with two histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Addition,
+    Subtraction,
+    Aggregation,
+}
+
+impl Operation {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Addition => "addition",
+            Self::Subtraction => "subtraction",
+            Self::Aggregation => "aggregation",
+        }
+    }
+}
+
+/// What can be found in the samples of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RangeNotice {
+    /// Floats and histograms, where one of them would do.
+    MixedTypes,
+    /// Exponential and custom buckets.
+    MixedSchemas,
+    NotCounter,
+    NotGauge,
+    /// Histograms that a function of floats left out.
+    Ignored,
+    HintsCollide(Operation),
+    BoundsDiffer(Operation),
+}
+
+/// What observations that are no numbers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NanEffect {
+    /// The quantile lies beyond all numbers.
+    Result,
+    /// They count as the highest.
+    Skew,
+    /// They lie in no bucket.
+    Excluded,
+}
+
 /// Where and how much buckets had to be corrected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fixed {
@@ -99,6 +143,75 @@ impl Annotations {
     pub(super) fn forced_monotonicity(&mut self, metric: &str, span: Span, fixed: Fixed) {
         let text = format!("{INFO}{MONOTONICITY}{}", for_metric(metric));
         self.add(text, Note { span, fixed: Some(fixed) });
+    }
+
+    /// What was found in the samples of a range.
+    pub(super) fn range_notice(&mut self, notice: RangeNotice, metric: &str, span: Span) {
+        let metric = quote(metric);
+        let mixed =
+            "vector contains a mix of histograms with exponential and custom buckets schemas";
+        match notice {
+            RangeNotice::MixedTypes => {
+                let what = "encountered a mix of histograms and floats for metric name";
+                self.warn(&format!("{what} {metric}"), span);
+            }
+            RangeNotice::MixedSchemas => {
+                self.warn(&format!("{mixed} for metric name {metric}"), span);
+            }
+            RangeNotice::NotCounter => {
+                let what = "this native histogram metric is not a counter:";
+                self.warn(&format!("{what} {metric}"), span);
+            }
+            RangeNotice::NotGauge => {
+                let what = "this native histogram metric is not a gauge:";
+                self.warn(&format!("{what} {metric}"), span);
+            }
+            RangeNotice::Ignored => {
+                let what = "ignored histograms in a range containing both floats and histograms for metric name";
+                self.info(&format!("{what} {metric}"), span);
+            }
+            RangeNotice::HintsCollide(operation) => self.hints_collide(operation, span),
+            RangeNotice::BoundsDiffer(operation) => self.bounds_differ(operation, span),
+        }
+    }
+
+    /// Histograms that contradict each other about a reset.
+    pub(super) fn hints_collide(&mut self, operation: Operation, span: Span) {
+        let what = "conflicting counter resets during histogram";
+        self.warn(&format!("{what} {}", operation.word()), span);
+    }
+
+    /// Custom buckets that had to be brought together.
+    pub(super) fn bounds_differ(&mut self, operation: Operation, span: Span) {
+        let what = "mismatched custom buckets were reconciled during";
+        self.info(&format!("{what} {}", operation.word()), span);
+    }
+
+    /// Floats and histograms in one group.
+    pub(super) fn mixed_group(&mut self, span: Span) {
+        self.warn("encountered a mix of histograms and floats for aggregation", span);
+    }
+
+    /// An aggregation that takes floats only.
+    pub(super) fn ignored_in_aggregation(&mut self, aggregation: &str, span: Span) {
+        self.info(&format!("ignored histogram in {aggregation} aggregation"), span);
+    }
+
+    /// Classic buckets and a native histogram of the same labels.
+    pub(super) fn mixed_classic_native(&mut self, metric: &str, span: Span) {
+        let what = "vector contains a mix of classic and native histograms";
+        self.warn(&format!("{what}{}", for_metric(metric)), span);
+    }
+
+    /// What NaN observations do to a quantile or a fraction.
+    pub(super) fn nan_observations(&mut self, effect: NanEffect, metric: &str, span: Span) {
+        let (function, effect) = match effect {
+            NanEffect::Result => ("quantile", "result is NaN"),
+            NanEffect::Skew => ("quantile", "result is skewed higher"),
+            NanEffect::Excluded => ("fraction", "which are excluded from all fractions"),
+        };
+        let what = format!("input to histogram_{function} has NaN observations, {effect}");
+        self.info(&format!("{what}{}", for_metric(metric)), span);
     }
 
     /// Warnings and infos with their positions in the query.

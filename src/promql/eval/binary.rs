@@ -1,5 +1,6 @@
 //! Binary operators between vectors and scalars, and set operators.
 
+mod element;
 mod matching;
 
 use crate::promql::ast::{BinaryOp, Span};
@@ -7,7 +8,9 @@ use crate::promql::engine::QueryError;
 
 use super::labels::{Groups, Projection, merge_equal};
 use super::plan::Binary;
-use super::{Evaluator, Item, Series, Sink, Steps, absent, is_absent};
+use element::{Outcome, Remarks, combine};
+
+use super::{Evaluator, Item, Sample, Series, Sink, Steps, absent, is_absent};
 
 /// The outcome of a comparison; `None` when the operator is none.
 pub(super) fn compare(op: BinaryOp, lhs: f64, rhs: f64) -> Option<bool> {
@@ -81,13 +84,35 @@ impl<'e> Evaluator<'e> {
             if scalar_first { (&binary.lhs, &binary.rhs) } else { (&binary.rhs, &binary.lhs) };
         let scalars = self.scalar(scalar, steps)?;
         let renames = changes_meaning(op) || return_bool;
+        let mut remarks = Remarks::new();
         self.stream(vector, steps, &mut |own, item| {
-            let mut trimmed = false;
+            if !item.histograms.is_empty() || is_trim(op) {
+                for (step, scalar) in scalars.iter().enumerate() {
+                    let sample = Sample::at(item.values, item.histograms, step);
+                    if matches!(sample, Sample::Absent) {
+                        continue;
+                    }
+                    let scalar = Sample::Float(*scalar);
+                    let (lhs, rhs) =
+                        if scalar_first { (&scalar, &sample) } else { (&sample, &scalar) };
+                    let Outcome { sample: result, remark } = combine(op, return_bool, lhs, rhs);
+                    if let Some(remark) = remark {
+                        remarks.set(step, steps.count, remark);
+                    }
+                    let mut result = result.unwrap_or(Sample::Absent);
+                    let holds = !matches!(result, Sample::Absent);
+                    if scalar_first && is_comparison(op) && !return_bool && holds {
+                        result = sample;
+                    }
+                    result.put(item.values, item.histograms, step);
+                }
+                let drop_name = item.drop_name || renames;
+                return sink(own, Item { drop_name, ..item });
+            }
             for (value, scalar) in item.values.iter_mut().zip(&scalars) {
                 if is_absent(*value) {
                     continue;
                 }
-                trimmed |= is_trim(op);
                 let (lhs, rhs) = if scalar_first { (*scalar, *value) } else { (*value, *scalar) };
                 let kept = *value;
                 *value = element(op, return_bool, lhs, rhs);
@@ -95,20 +120,11 @@ impl<'e> Evaluator<'e> {
                     *value = kept;
                 }
             }
-            if trimmed {
-                own.note_float_trim(op, span);
-            }
             let drop_name = item.drop_name || renames;
             sink(own, Item { drop_name, ..item })
-        })
-    }
-
-    fn note_float_trim(&mut self, op: BinaryOp, span: Span) {
-        let op = if op == BinaryOp::TrimUpper { "</" } else { ">/" };
-        let text = format!(
-            "incompatible sample types encountered for binary operator \"{op}\": float {op} float"
-        );
-        self.notes.info(&text, span);
+        })?;
+        remarks.report(op, span, &mut self.notes);
+        Ok(())
     }
 
     /// Two vectors.

@@ -5,6 +5,8 @@ mod elementwise;
 mod histogram;
 mod info;
 mod label;
+pub(super) mod native;
+mod native_rate;
 pub(super) mod numeric;
 pub(super) mod over_range;
 mod rate;
@@ -70,7 +72,8 @@ impl<'e> Evaluator<'e> {
     fn only_value(&mut self, arg: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
         let mut out = vec![f64::NAN; steps.count];
         let mut seen = vec![0_u8; steps.count];
-        self.stream(arg, steps, &mut |_, item| {
+        self.stream(arg, steps, &mut |_, mut item| {
+            item.drop_histograms();
             for ((out, seen), value) in out.iter_mut().zip(&mut seen).zip(item.values) {
                 if !is_absent(*value) {
                     *out = if *seen == 0 { *value } else { f64::NAN };
@@ -98,9 +101,13 @@ impl<'e> Evaluator<'e> {
             unreachable!("{name} at {span:?} has a vector argument")
         };
         if let ("timestamp", Kind::Selector(selector)) = (name, &vector.kind) {
-            return self.stream_selector(selector, steps, Sampled::Seconds, &mut |own, item| {
-                sink(own, Item { drop_name: true, ..item })
-            });
+            return self.stream_selector(
+                selector,
+                steps,
+                Sampled::Seconds,
+                span,
+                &mut |own, item| sink(own, Item { drop_name: true, ..item }),
+            );
         }
         let params = self.scalar_arguments(args, steps)?;
         let function = Elementwise::named(name, params, steps).ok_or_else(|| unknown(name))?;
@@ -136,15 +143,16 @@ impl<'e> Evaluator<'e> {
                 self.sort(name, span, args, steps)
             }
             ("histogram_quantile" | "histogram_quantiles" | "histogram_fraction", args) => {
-                self.classic_histogram(name, args, steps)
+                self.histogram_shape(name, args, steps)
             }
             ("info", args) => self.info(args, steps),
             (
                 "histogram_count" | "histogram_sum" | "histogram_avg" | "histogram_stddev"
-                | "histogram_stdvar" | "start_timestamp",
+                | "histogram_stdvar",
                 [arg],
-            ) => {
-                // Floats are no histograms, and they have no start timestamps.
+            ) => self.of_histograms(name, arg, steps),
+            ("start_timestamp", [arg]) => {
+                // No sample has a start timestamp.
                 self.stream(arg, steps, &mut |_, _| Ok(()))?;
                 Ok(Vec::new())
             }

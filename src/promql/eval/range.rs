@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::labels::Labels;
 use crate::model::sample::TimeRange;
 use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::{self, QueryError, Value};
 
+use super::functions::native;
 use super::functions::over_range::{RangeFunction, Windowed};
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::{Points, SharedTables};
+use super::series::histogram_at;
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, labels};
 
 /// For each step, which samples lie in its window.
@@ -58,7 +61,7 @@ impl Frame {
         }
     }
 
-    fn windows(&self, timestamps_ms: &[i64]) -> Windows {
+    pub(super) fn windows(&self, timestamps_ms: &[i64]) -> Windows {
         let (before, after) = self.extension();
         let from = |step| self.end_ms(step) - self.range_ms - before;
         let upto = |step| self.end_ms(step) + after;
@@ -105,7 +108,11 @@ pub(super) fn without_stale(points: &Points) -> Points {
     let both = points.timestamps_ms.iter().zip(points.values.iter());
     let kept = both.filter(|(_, value)| !is_absent(**value));
     let (timestamps_ms, values): (Vec<i64>, Vec<f64>) = kept.unzip();
-    Points { timestamps_ms: timestamps_ms.into(), values: values.into() }
+    let histograms = points.histograms.as_ref().map(|histograms| {
+        let both = histograms.iter().zip(points.values.iter());
+        both.filter(|(_, value)| !is_absent(**value)).map(|(one, _)| one.clone()).collect()
+    });
+    Points { timestamps_ms: timestamps_ms.into(), values: values.into(), histograms }
 }
 
 /// The value at `now_ms` on the line through two points; a counter that fell started from zero.
@@ -173,7 +180,10 @@ impl<'e> Evaluator<'e> {
         for one in series {
             let (labels, drop_name) = (&one.labels, one.drop_name);
             let timestamps_ms = Arc::clone(&all);
-            let points = without_stale(&Points { timestamps_ms, values: one.values.into() });
+            let histograms = one.histograms.into_iter().map(|one| one.map(without_hint));
+            let histograms = (0 < histograms.len()).then(|| histograms.collect());
+            let values = one.values.into();
+            let points = without_stale(&Points { timestamps_ms, values, histograms });
             visit(self, RangeItem { labels, drop_name, points: &points })?;
         }
         self.samples.current = held;
@@ -214,14 +224,23 @@ impl<'e> Evaluator<'e> {
             let windows = tables.get(&points.timestamps_ms, make);
             own.samples.total += windows.total;
             own.touch(windows.widest)?;
-            let windowed = Windowed {
-                timestamps_ms: &points.timestamps_ms,
-                values: &points.values,
-                windows: &windows,
-                frame: &frame,
-                params: &params,
-            };
-            windowed.evaluate(function, &mut values)?;
+            if points.histograms.is_some() {
+                let call = native::RangeCall { function, frame: &frame, params: &params, span };
+                own.call_on_histograms(&call, &item, &mut values, &mut histograms)?;
+                if values.iter().all(|value| is_absent(*value)) {
+                    return Ok(());
+                }
+            } else {
+                histograms.clear();
+                let windowed = Windowed {
+                    timestamps_ms: &points.timestamps_ms,
+                    values: &points.values,
+                    windows: &windows,
+                    frame: &frame,
+                    params: &params,
+                };
+                windowed.evaluate(function, &mut values)?;
+            }
             if values.iter().all(|value| is_absent(*value)) {
                 return Ok(());
             }
@@ -229,7 +248,12 @@ impl<'e> Evaluator<'e> {
                 let present = values.iter().map(|value| !is_absent(*value));
                 evaluated.iter_mut().zip(present).for_each(|(seen, present)| *seen |= present);
             }
-            if function.wants_counter() {
+            let any_float = || {
+                (0..values.len()).any(|step| {
+                    !is_absent(values[step]) && histogram_at(&values, &histograms, step).is_none()
+                })
+            };
+            if function.wants_counter() && (histograms.is_empty() || any_float()) {
                 own.note_non_counter(item.labels, span);
             }
             let drop_name = item.drop_name || !function.keeps_name();
@@ -312,27 +336,58 @@ impl<'e> Evaluator<'e> {
         let mut out = Vec::new();
         let delayed = self.env.delayed_name_removal;
         self.each_range(node, &frame, &mut |own, item| {
-            let both = item.points.timestamps_ms.iter().zip(item.points.values.iter());
             let (before, after) = frame.extension();
             let inside = |at: i64| min_ms - before < at && at <= max_ms + after;
-            let points: Vec<_> =
-                both.filter(|(at, _)| inside(**at)).map(|(at, value)| (*at, *value)).collect();
+            let (mut points, mut histograms) = (Vec::new(), Vec::new());
+            for (at, timestamp_ms) in item.points.timestamps_ms.iter().enumerate() {
+                match item.points.histogram(at) {
+                    _ if !inside(*timestamp_ms) => {}
+                    Some(histogram) => histograms.push((*timestamp_ms, Arc::clone(histogram))),
+                    None => points.push((*timestamp_ms, item.points.values[at])),
+                }
+            }
+            let weight = points.len()
+                + histograms.iter().map(|(_, one)| 1 + one.bytes() / 16).sum::<usize>();
+            if !histograms.is_empty()
+                && let Some(word) = boundary_word(frame.boundary)
+            {
+                let text = format!("{word} modifier is not supported with histograms");
+                return Err(QueryError::Execution(text));
+            }
             let points = match frame.boundary {
                 Boundary::Plain => points,
                 boundary => with_borders(&points, min_ms, max_ms, boundary),
             };
-            if points.is_empty() {
+            if points.is_empty() && histograms.is_empty() {
                 return Ok(());
             }
-            own.samples.total += points.len() as u64;
-            own.hold(points.len() as u64)?;
+            own.samples.total += weight as u64;
+            own.hold(weight as u64)?;
             let strip = delayed && item.drop_name;
             let labels =
                 if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
-            out.push(engine::Series { labels, points, histograms: Vec::new() });
+            out.push(engine::Series { labels, points, histograms });
             Ok(())
         })?;
         Ok(Value::Matrix(out))
+    }
+}
+
+/// What a sample says about the one before it means nothing where samples are skipped or repeated.
+fn without_hint(histogram: Arc<Histogram>) -> Arc<Histogram> {
+    match histogram.reset_hint {
+        ResetHint::Unknown | ResetHint::Gauge => histogram,
+        ResetHint::CounterReset | ResetHint::NotCounterReset => {
+            Arc::new(Histogram { reset_hint: ResetHint::Unknown, ..Histogram::clone(&histogram) })
+        }
+    }
+}
+
+fn boundary_word(boundary: Boundary) -> Option<&'static str> {
+    match boundary {
+        Boundary::Plain => None,
+        Boundary::Anchored => Some("anchored"),
+        Boundary::Smoothed => Some("smoothed"),
     }
 }
 

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::sample::TimeRange;
-use crate::promql::ast::Boundary;
+use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::QueryError;
 use crate::storage::select::{
     BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, SeriesMeta,
 };
 
+use super::annotations::RangeNotice;
+use super::functions::native;
 use super::plan::{Selector, Shift};
+use super::series::{Sample, histogram_at, marker};
 use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent};
 
 /// What is taken of a sample.
@@ -30,6 +34,8 @@ pub(super) struct Points {
     /// Ascending. Shared between series that were scraped together.
     pub(super) timestamps_ms: Arc<[i64]>,
     pub(super) values: Arc<[f64]>,
+    /// Beside the markers among the values, when there is one.
+    pub(super) histograms: Option<Arc<[Option<Arc<Histogram>>]>>,
 }
 
 impl Points {
@@ -37,15 +43,43 @@ impl Points {
     pub(super) fn of(columns: SeriesColumns) -> Self {
         let runs = columns.runs;
         if let [Run { timestamps_ms, values: Column::Floats(values) }] = runs.as_slice() {
-            return Self { timestamps_ms: Arc::clone(timestamps_ms), values: Arc::clone(values) };
+            return Self {
+                timestamps_ms: Arc::clone(timestamps_ms),
+                values: Arc::clone(values),
+                histograms: None,
+            };
         }
         let (mut timestamps_ms, mut all) = (Vec::new(), Vec::new());
+        let mut histograms = Histograms::new();
         for run in &runs {
-            let Column::Floats(values) = &run.values else { continue };
             timestamps_ms.extend_from_slice(&run.timestamps_ms);
-            all.extend_from_slice(values);
+            match &run.values {
+                Column::Floats(values) => all.extend_from_slice(values),
+                Column::Histograms(values) => {
+                    histograms.resize(all.len(), None);
+                    for histogram in values.iter() {
+                        let stale = histogram.is_stale();
+                        all.push(if stale { absent() } else { marker() });
+                        histograms.push((!stale).then(|| Arc::clone(histogram)));
+                    }
+                }
+            }
         }
-        Self { timestamps_ms: timestamps_ms.into(), values: all.into() }
+        let histograms = (!histograms.is_empty()).then(|| {
+            histograms.resize(all.len(), None);
+            histograms.into()
+        });
+        let timestamps_ms = match runs.as_slice() {
+            // Kept, because series scraped together share it.
+            [run] => Arc::clone(&run.timestamps_ms),
+            _ => timestamps_ms.into(),
+        };
+        Self { timestamps_ms, values: all.into(), histograms }
+    }
+
+    /// The histogram at a position, if its value is one.
+    pub(super) fn histogram(&self, at: usize) -> Option<&Arc<Histogram>> {
+        histogram_at(&self.values, self.histograms.as_deref()?, at)
     }
 }
 
@@ -131,6 +165,7 @@ impl<'e> Evaluator<'e> {
         selector: &Selector,
         steps: Steps,
         sampled: Sampled,
+        span: Span,
         sink: Sink<'_, 'e>,
     ) -> Result<(), QueryError> {
         if steps.count == 0 {
@@ -150,18 +185,37 @@ impl<'e> Evaluator<'e> {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
             }
+            histograms.clear();
             if smoothed {
-                interpolated(&points, steps, shift, lookback_ms, &mut values);
+                let frame = Smoothing { steps, shift, lookback_ms };
+                if points.histograms.is_some() {
+                    let name = meta.labels().name();
+                    own.smooth_histograms(
+                        &points,
+                        frame,
+                        (name, span),
+                        &mut values,
+                        &mut histograms,
+                    );
+                } else {
+                    frame.interpolated(&points, &mut values);
+                }
             } else {
                 let table = tables.get(&points.timestamps_ms, || {
                     newest(&points.timestamps_ms, steps, shift, lookback_ms)
                 });
                 gather(&points, &table, sampled, &mut values);
+                if sampled == Sampled::Value && points.histograms.is_some() {
+                    let found = table.iter().map(|at| points.histogram(*at as usize).cloned());
+                    histograms.extend(found);
+                }
             }
-            let count = values.iter().filter(|value| !is_absent(**value)).count() as u64;
+            let mut count = values.iter().filter(|value| !is_absent(**value)).count() as u64;
             if count == 0 {
                 return Ok(());
             }
+            let sizes = histograms.iter().flatten().map(|histogram| histogram.bytes() as u64 / 16);
+            count += sizes.sum::<u64>();
             own.samples.total += count;
             own.touch(count)?;
             let (labels, drop_name) = (meta.labels(), false);
@@ -183,25 +237,113 @@ fn gather(points: &Points, table: &[u32], sampled: Sampled, values: &mut [f64]) 
     }
 }
 
-/// `smoothed`: between two samples the value on the line that joins them.
-fn interpolated(points: &Points, steps: Steps, shift: Shift, lookback_ms: i64, out: &mut [f64]) {
-    let points = super::range::without_stale(points);
-    let (timestamps_ms, values) = (&points.timestamps_ms[..], &points.values[..]);
-    for (step, out) in out.iter_mut().enumerate() {
-        let now_ms = shift.apply(steps.time(step));
+/// Where `smoothed` selectors look for samples.
+#[derive(Clone, Copy)]
+pub(super) struct Smoothing {
+    steps: Steps,
+    shift: Shift,
+    lookback_ms: i64,
+}
+
+/// A sample in reach of a moment.
+type Near = Option<usize>;
+
+impl Smoothing {
+    fn now_ms(self, step: usize) -> i64 {
+        self.shift.apply(self.steps.time(step))
+    }
+
+    /// The newest sample before a step and the oldest one at it or after it.
+    fn neighbours(self, timestamps_ms: &[i64], step: usize) -> (Near, Near) {
+        let now_ms = self.now_ms(step);
         let next = timestamps_ms.partition_point(|timestamp| *timestamp < now_ms);
-        let after = (timestamps_ms.get(next))
-            .filter(|timestamp| **timestamp <= now_ms + lookback_ms)
-            .map(|timestamp| (*timestamp, values[next]));
-        let before = next
-            .checked_sub(1)
-            .map(|at| (timestamps_ms[at], values[at]))
-            .filter(|(timestamp, _)| now_ms - lookback_ms < *timestamp);
-        *out = match (before, after) {
-            (_, Some((timestamp, value))) if timestamp == now_ms => value,
-            (Some(before), Some(after)) => super::range::on_line(before, after, now_ms, false),
-            (Some((_, value)), None) => value,
-            (None, _) => absent(),
-        };
+        let before = next.checked_sub(1);
+        let before = before.filter(|at| now_ms - self.lookback_ms < timestamps_ms[*at]);
+        let in_reach = |timestamp: &i64| *timestamp <= now_ms + self.lookback_ms;
+        (before, timestamps_ms.get(next).is_some_and(in_reach).then_some(next))
+    }
+
+    /// Between two samples the value on the line that joins them.
+    fn interpolated(self, points: &Points, out: &mut [f64]) {
+        let points = super::range::without_stale(points);
+        let point = |at: usize| (points.timestamps_ms[at], points.values[at]);
+        for (step, out) in out.iter_mut().enumerate() {
+            let now_ms = self.now_ms(step);
+            *out = match self.neighbours(&points.timestamps_ms, step) {
+                (_, Some(at)) if points.timestamps_ms[at] == now_ms => points.values[at],
+                (Some(before), Some(after)) => {
+                    super::range::on_line(point(before), point(after), now_ms, false)
+                }
+                (Some(before), None) => points.values[before],
+                (None, _) => absent(),
+            };
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    /// The same where samples are histograms.
+    fn smooth_histograms(
+        &mut self,
+        points: &Points,
+        frame: Smoothing,
+        (name, span): (&str, Span),
+        values: &mut [f64],
+        histograms: &mut Histograms,
+    ) {
+        let points = super::range::without_stale(points);
+        let times = &points.timestamps_ms;
+        for step in 0..values.len() {
+            let now_ms = frame.now_ms(step);
+            let first = times.partition_point(|time| *time <= now_ms - frame.lookback_ms);
+            let end = times.partition_point(|time| *time <= now_ms + frame.lookback_ms);
+            let count = (first..end).filter(|at| points.histogram(*at).is_some()).count();
+            let mut sample = Sample::Absent;
+            if 0 < count && count < end - first {
+                self.notes.range_notice(RangeNotice::MixedTypes, name, span);
+            } else if count == 0 {
+                let mut one = [absent()];
+                let steps = Steps { start_ms: frame.steps.time(step), count: 1, ..frame.steps };
+                Smoothing { steps, ..frame }.interpolated(&points, &mut one);
+                sample = if is_absent(one[0]) { sample } else { Sample::Float(one[0]) };
+            } else {
+                let mut notices = Vec::new();
+                let histogram = smoothed_histogram(&points, frame, step, &mut notices);
+                for notice in notices {
+                    self.notes.range_notice(notice, name, span);
+                }
+                sample = histogram.map_or(sample, Sample::Histogram);
+            }
+            sample.put(values, histograms, step);
+        }
+    }
+}
+
+fn smoothed_histogram(
+    points: &Points,
+    frame: Smoothing,
+    step: usize,
+    notices: &mut Vec<RangeNotice>,
+) -> Option<Arc<Histogram>> {
+    let now_ms = frame.now_ms(step);
+    let point = |at: usize| Some((points.timestamps_ms[at], &**points.histogram(at)?));
+    match frame.neighbours(&points.timestamps_ms, step) {
+        (_, Some(at)) if points.timestamps_ms[at] == now_ms => points.histogram(at).cloned(),
+        (Some(before), Some(after)) => {
+            let (before, after) = (point(before)?, point(after)?);
+            let gauge = |point: (i64, &Histogram)| point.1.reset_hint == ResetHint::Gauge;
+            let counter = !(gauge(before) && gauge(after));
+            if before.1.has_custom_buckets() != after.1.has_custom_buckets() {
+                notices.push(RangeNotice::MixedSchemas);
+                return None;
+            }
+            native::on_line(before, after, now_ms, counter, notices).map(Arc::new)
+        }
+        (Some(before), None) => {
+            let mut carried = point(before)?.1.clone();
+            carried.reset_hint = ResetHint::Unknown;
+            Some(Arc::new(carried))
+        }
+        (None, _) => None,
     }
 }

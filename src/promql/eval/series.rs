@@ -110,6 +110,11 @@ impl Series {
         histogram_at(&self.values, &self.histograms, step)
     }
 
+    /// Leaves the floats alone.
+    pub(super) fn drop_histograms(&mut self) {
+        drop_histograms(&mut self.values, &mut self.histograms);
+    }
+
     /// Copies a step of another series with as many steps.
     pub(super) fn take_step(&mut self, from: &Self, step: usize) {
         if let Some(histogram) = from.histogram(step) {
@@ -119,6 +124,18 @@ impl Series {
             self.values[step] = from.values[step];
         }
     }
+}
+
+fn drop_histograms(values: &mut [f64], histograms: &mut Histograms) -> bool {
+    let mut any = false;
+    for step in 0..histograms.len() {
+        if histogram_at(values, histograms, step).is_some() {
+            values[step] = absent();
+            any = true;
+        }
+    }
+    histograms.clear();
+    any
 }
 
 /// A series on its way from one operation to the next.
@@ -150,15 +167,7 @@ impl Item<'_> {
 
     /// Leaves the floats alone; tells whether there was a histogram.
     pub(super) fn drop_histograms(&mut self) -> bool {
-        let mut any = false;
-        for step in 0..self.histograms.len() {
-            if self.histogram(step).is_some() {
-                self.values[step] = absent();
-                any = true;
-            }
-        }
-        self.histograms.clear();
-        any
+        drop_histograms(self.values, self.histograms)
     }
 }
 

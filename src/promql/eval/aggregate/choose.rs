@@ -19,6 +19,7 @@ type Entry = (f64, usize);
 impl Evaluator<'_> {
     pub(super) fn choose(
         &mut self,
+        whole: Span,
         aggregate: &Aggregate,
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
@@ -48,6 +49,12 @@ impl Evaluator<'_> {
             for (at, one) in
                 series.iter().enumerate().filter(|(_, one)| !is_absent(one.values[step]))
             {
+                if let Some(name) = choice.floats_only()
+                    && one.histogram(step).is_some()
+                {
+                    self.notes.ignored_in_aggregation(name, whole);
+                    continue;
+                }
                 let offset = offsets.get(at).copied().unwrap_or_default();
                 choice.offer(&mut chosen[members[at]], (one.values[step], at), offset);
             }
@@ -133,6 +140,15 @@ impl Choice {
             AggregateOp::BottomK => Self::Bottom(count),
             AggregateOp::LimitK => Self::Limit(count),
             _ => Self::Ratio(param.clamp(-1.0, 1.0)),
+        }
+    }
+
+    /// The name of a choice that looks at values, unless it chooses nothing anyway.
+    fn floats_only(&self) -> Option<&'static str> {
+        match self {
+            Self::Top(1..) => Some("topk"),
+            Self::Bottom(1..) => Some("bottomk"),
+            _ => None,
         }
     }
 

@@ -1,12 +1,27 @@
 //! What is kept for each group and step while series are folded into it.
 
+use crate::model::kahan::Kahan;
+
 use super::super::absent;
-use super::super::functions::numeric::Kahan;
+
+/// What an aggregation does with a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnHistogram {
+    /// It counts as a value like any other.
+    Count,
+    /// It is left out; the name of the aggregation.
+    Ignore(&'static str),
+    Sum,
+    Mean,
+}
 
 /// One value of the result in the making.
 pub(super) trait Cell: Copy {
     /// Nothing added yet.
     const EMPTY: Self;
+
+    /// What is done with a histogram.
+    const ON_HISTOGRAM: OnHistogram;
 
     /// Takes in one value.
     fn add(&mut self, value: f64);
@@ -15,8 +30,6 @@ pub(super) trait Cell: Copy {
     fn finish(&self) -> f64;
 }
 
-const ZERO: Kahan = Kahan { sum: 0.0, compensation: 0.0 };
-
 #[derive(Clone, Copy)]
 pub(super) struct Sum {
     sum: Kahan,
@@ -24,7 +37,8 @@ pub(super) struct Sum {
 }
 
 impl Cell for Sum {
-    const EMPTY: Self = Self { sum: ZERO, seen: false };
+    const EMPTY: Self = Self { sum: Kahan::ZERO, seen: false };
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Sum;
 
     fn add(&mut self, value: f64) {
         if self.seen {
@@ -49,7 +63,8 @@ pub(super) struct Average {
 }
 
 impl Cell for Average {
-    const EMPTY: Self = Self { value: ZERO, count: 0.0, incremental: false };
+    const EMPTY: Self = Self { value: Kahan::ZERO, count: 0.0, incremental: false };
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Mean;
 
     fn add(&mut self, value: f64) {
         self.count += 1.0;
@@ -87,6 +102,7 @@ pub(super) struct Count(u32);
 
 impl Cell for Count {
     const EMPTY: Self = Self(0);
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Count;
 
     fn add(&mut self, _: f64) {
         self.0 += 1;
@@ -102,6 +118,7 @@ pub(super) struct Group(bool);
 
 impl Cell for Group {
     const EMPTY: Self = Self(false);
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Count;
 
     fn add(&mut self, _: f64) {
         self.0 = true;
@@ -118,6 +135,7 @@ pub(super) struct Min(Option<f64>);
 
 impl Cell for Min {
     const EMPTY: Self = Self(None);
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Ignore("min");
 
     fn add(&mut self, value: f64) {
         if self.0.is_none_or(|least| value < least || least.is_nan()) {
@@ -136,6 +154,7 @@ pub(super) struct Max(Option<f64>);
 
 impl Cell for Max {
     const EMPTY: Self = Self(None);
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Ignore("max");
 
     fn add(&mut self, value: f64) {
         if self.0.is_none_or(|greatest| value > greatest || greatest.is_nan()) {
@@ -158,6 +177,7 @@ pub(super) struct Stdvar {
 
 impl Cell for Stdvar {
     const EMPTY: Self = Self { count: 0.0, mean: 0.0, squares: 0.0 };
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Ignore("stdvar");
 
     fn add(&mut self, value: f64) {
         self.count += 1.0;
@@ -182,6 +202,7 @@ pub(super) struct Stddev(Stdvar);
 
 impl Cell for Stddev {
     const EMPTY: Self = Self(Stdvar::EMPTY);
+    const ON_HISTOGRAM: OnHistogram = OnHistogram::Ignore("stddev");
 
     fn add(&mut self, value: f64) {
         self.0.add(value);

@@ -11,7 +11,8 @@ use crate::promql::engine::QueryError;
 
 use super::super::labels::{Groups, Projection, is_metadata, merge_equal};
 use super::super::plan::Binary;
-use super::super::{Evaluator, Series, Steps, absent, is_absent};
+use super::super::{Evaluator, Histograms, Sample, Series, Steps, absent, is_absent};
+use super::element::{Remarks, combine};
 use super::{changes_meaning, element, is_trim};
 
 /// Series of one side with their match groups.
@@ -61,6 +62,7 @@ struct Join<'a> {
     seen: HashMap<usize, HashMap<Labels, Vec<bool>>>,
     out: Vec<Series>,
     steps: usize,
+    remarks: Remarks,
 }
 
 impl Evaluator<'_> {
@@ -85,10 +87,6 @@ impl Evaluator<'_> {
         let active: Vec<bool> = many.any.iter().zip(&one.any).map(meet).collect();
         let members = one.by_group(groups.len());
         assert_one_side(&one, &members, &active, matching, projection)?;
-        if is_trim(binary.op) && active.iter().any(|active| *active) {
-            self.note_float_trim(binary.op, span);
-            return Ok(Vec::new());
-        }
         let mut join = Join {
             binary,
             matching,
@@ -99,6 +97,7 @@ impl Evaluator<'_> {
             seen: HashMap::new(),
             out: Vec::new(),
             steps: steps.count,
+            remarks: Remarks::new(),
         };
         for (series, group) in many.series.iter().zip(&many.groups) {
             self.check()?;
@@ -109,6 +108,7 @@ impl Evaluator<'_> {
                 join.unmatched_one(series, *group, fill)?;
             }
         }
+        join.remarks.report(binary.op, span, &mut self.notes);
         merge_equal(join.out)
     }
 }
@@ -123,6 +123,7 @@ impl Join<'_> {
         one: &Side,
         fill: Option<f64>,
     ) -> Result<(), QueryError> {
+        let floats = |labels: Labels, values: Vec<f64>| Series::floats(labels, false, values);
         let mut alone = fill.map(|fill| vec![fill; self.steps]);
         for member in members {
             let other = &one.series[*member];
@@ -130,11 +131,11 @@ impl Join<'_> {
                 let met = alone.iter_mut().zip(&other.values);
                 met.filter(|(_, value)| !is_absent(**value)).for_each(|(fill, _)| *fill = absent());
             }
-            self.pair(&series.labels, &series.values, &other.labels, &other.values, group)?;
+            self.pair(series, other, group)?;
         }
         if let Some(fills) = alone {
             let labels = self.match_labels(&series.labels);
-            self.pair(&series.labels, &series.values, &labels, &fills, group)?;
+            self.pair(series, &floats(labels, fills), group)?;
         }
         Ok(())
     }
@@ -150,7 +151,7 @@ impl Join<'_> {
         let fills: Vec<f64> =
             matched.iter().map(|count| if *count == 0 { fill } else { absent() }).collect();
         let labels = self.match_labels(&series.labels);
-        self.pair(&labels, &fills, &series.labels, &series.values, group)
+        self.pair(&Series::floats(labels, false, fills), series, group)
     }
 
     /// The labels by which a series is matched, as `fill` names what is missing.
@@ -159,21 +160,27 @@ impl Join<'_> {
     }
 
     /// Evaluates the steps at which both have a value.
-    fn pair(
-        &mut self,
-        many: &Labels,
-        many_values: &[f64],
-        one: &Labels,
-        one_values: &[f64],
-        group: usize,
-    ) -> Result<(), QueryError> {
+    fn pair(&mut self, many: &Series, one: &Series, group: usize) -> Result<(), QueryError> {
         let swapped = self.matching.card == Cardinality::OneToMany;
         let (op, return_bool) = (self.binary.op, self.binary.return_bool);
+        let any_histogram = !many.histograms.is_empty() || !one.histograms.is_empty();
         let mut values = vec![absent(); self.steps];
+        let mut histograms = Histograms::new();
         let mut met = vec![false; self.steps];
         for step in 0..self.steps {
-            let (a, b) = (many_values[step], one_values[step]);
+            let (a, b) = (many.values[step], one.values[step]);
             if !self.active[step] || is_absent(a) || is_absent(b) {
+                continue;
+            }
+            if any_histogram || is_trim(op) {
+                let (lhs, rhs) = if swapped { (one, many) } else { (many, one) };
+                let sample = |side: &Series| Sample::at(&side.values, &side.histograms, step);
+                let outcome = combine(op, return_bool, &sample(lhs), &sample(rhs));
+                if let Some(remark) = outcome.remark {
+                    self.remarks.set(step, self.steps, remark);
+                }
+                met[step] = outcome.sample.is_some();
+                outcome.sample.unwrap_or(Sample::Absent).put(&mut values, &mut histograms, step);
                 continue;
             }
             met[step] = true;
@@ -183,10 +190,11 @@ impl Join<'_> {
         if !met.contains(&true) {
             return Ok(());
         }
-        let labels = self.result_labels(many, one);
+        let labels = self.result_labels(&many.labels, &one.labels);
         self.assert_unique(&labels, &met, group)?;
         if values.iter().any(|value| !is_absent(*value)) {
-            self.out.push(Series::floats(labels, return_bool && self.delayed, values));
+            let drop_name = return_bool && self.delayed;
+            self.out.push(Series { labels, drop_name, values, histograms });
         }
         Ok(())
     }

@@ -1,7 +1,11 @@
-//! Quantiles and fractions of classic histograms: series that differ in `le` only.
+//! Quantiles and fractions of histograms: native ones, and classic ones, which are series that
+//! differ in `le` only.
+
+mod native;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::promql::ast::Span;
 use crate::promql::engine::QueryError;
@@ -27,6 +31,15 @@ struct Family {
     labels: Labels,
     /// Bounds and positions among the series.
     members: Vec<(f64, usize)>,
+    /// Steps that do not count; empty when all do.
+    excluded: Vec<bool>,
+}
+
+/// A series of native histograms.
+struct Native<'s> {
+    series: &'s Series,
+    /// Steps that do not count.
+    excluded: Vec<bool>,
 }
 
 /// One thing to compute from each histogram at each step.
@@ -37,7 +50,7 @@ enum Wanted<'a> {
 
 impl Evaluator<'_> {
     /// `histogram_quantile`, `histogram_quantiles` and `histogram_fraction`.
-    pub(super) fn classic_histogram(
+    pub(super) fn histogram_shape(
         &mut self,
         name: &str,
         args: &[Node],
@@ -66,13 +79,48 @@ impl Evaluator<'_> {
             _ => unreachable!("checked by the parser"),
         };
         let series = self.vector(vector, steps)?;
-        let families = self.families(&series, vector.span);
+        let mut families = self.families(&series, vector.span);
+        let natives = self.natives(&series, &mut families, vector.span, steps);
         let mut out = Vec::new();
         for wanted in &wanted {
+            for native in &natives {
+                out.extend(self.of_native(wanted, native, vector.span, steps));
+            }
             for family in &families {
-                out.extend(self.compute(wanted, family, &series, vector.span, steps));
+                out.extend(self.of_family(wanted, family, &series, vector.span, steps));
             }
         }
+        merge_equal(out)
+    }
+
+    /// Functions from a native histogram to a number.
+    pub(super) fn of_histograms(
+        &mut self,
+        name: &str,
+        vector: &Node,
+        steps: Steps,
+    ) -> Result<Vec<Series>, QueryError> {
+        let function: fn(&Histogram) -> f64 = match name {
+            "histogram_count" => |histogram| histogram.count,
+            "histogram_sum" => |histogram| histogram.sum,
+            "histogram_avg" => |histogram| histogram.sum / histogram.count,
+            "histogram_stdvar" => native::variance,
+            _ => |histogram| native::variance(histogram).sqrt(),
+        };
+        let delayed = self.env.delayed_name_removal;
+        let mut out = Vec::new();
+        self.stream(vector, steps, &mut |own, item| {
+            if item.histograms.is_empty() {
+                return Ok(());
+            }
+            let value = |step: usize| item.histogram(step).map_or_else(absent, |one| function(one));
+            let values: Vec<f64> = (0..steps.count).map(value).collect();
+            let labels = if delayed { item.labels.clone() } else { without_metadata(item.labels) };
+            let series = Series::floats(labels, delayed, values);
+            own.hold(series.present_count())?;
+            out.push(series);
+            Ok(())
+        })?;
         merge_equal(out)
     }
 
@@ -81,6 +129,10 @@ impl Evaluator<'_> {
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut families: Vec<Family> = Vec::new();
         for (at, one) in series.iter().enumerate() {
+            if !one.histograms.is_empty() && !(0..one.values.len()).any(|step| is_bucket(one, step))
+            {
+                continue;
+            }
             let bound = one.labels.get(BUCKET_LABEL).unwrap_or("");
             let Some(value) = crate::model::float::parse(bound) else {
                 let name = if self.env.delayed_name_removal { one.labels.name() } else { "" };
@@ -90,7 +142,7 @@ impl Evaluator<'_> {
             let labels = one.labels.retain(|name| name != BUCKET_LABEL);
             let place = *places.entry(labels.clone()).or_insert(families.len());
             if place == families.len() {
-                families.push(Family { labels, members: Vec::new() });
+                families.push(Family { labels, members: Vec::new(), excluded: Vec::new() });
             }
             families[place].members.push((value, at));
         }
@@ -102,7 +154,71 @@ impl Evaluator<'_> {
         families
     }
 
-    fn compute(
+    /// The series of native histograms. Where there are classic buckets with the same labels,
+    /// neither counts.
+    fn natives<'s>(
+        &mut self,
+        series: &'s [Series],
+        families: &mut [Family],
+        span: Span,
+        steps: Steps,
+    ) -> Vec<Native<'s>> {
+        let with_histograms = series.iter().filter(|one| !one.histograms.is_empty());
+        let mut natives: Vec<_> = with_histograms
+            .map(|series| Native { series, excluded: vec![false; steps.count] })
+            .collect();
+        let places: HashMap<Labels, usize> = if natives.is_empty() {
+            HashMap::new()
+        } else {
+            families.iter().enumerate().map(|(at, one)| (one.labels.clone(), at)).collect()
+        };
+        for native in &mut natives {
+            let labels = &native.series.labels;
+            let Some(family) = places.get(labels).map(|place| &mut families[*place]) else {
+                continue;
+            };
+            for step in 0..steps.count {
+                let is_bucket = |at: usize| is_bucket(&series[at], step);
+                if native.series.histogram(step).is_none()
+                    || !family.members.iter().any(|(_, at)| is_bucket(*at))
+                {
+                    continue;
+                }
+                let name = if self.env.delayed_name_removal { labels.name() } else { "" };
+                self.notes.mixed_classic_native(name, span);
+                native.excluded[step] = true;
+                family.excluded.resize(steps.count, false);
+                family.excluded[step] = true;
+            }
+        }
+        natives
+    }
+
+    fn of_native(
+        &mut self,
+        wanted: &Wanted<'_>,
+        native: &Native<'_>,
+        span: Span,
+        steps: Steps,
+    ) -> Vec<Series> {
+        let labels = &native.series.labels;
+        let name = if self.env.delayed_name_removal { labels.name() } else { "" };
+        self.compute(wanted, labels, steps, |own, step| {
+            let histogram = native.series.histogram(step).filter(|_| !native.excluded[step])?;
+            let (value, effect) = match wanted {
+                Wanted::Quantile { at, .. } => native::quantile(at[step], histogram),
+                Wanted::Fraction { lower, upper } => {
+                    native::fraction(lower[step], upper[step], histogram)
+                }
+            };
+            if let Some(effect) = effect {
+                own.notes.nan_observations(effect, name, span);
+            }
+            Some(value)
+        })
+    }
+
+    fn of_family(
         &mut self,
         wanted: &Wanted<'_>,
         family: &Family,
@@ -111,38 +227,55 @@ impl Evaluator<'_> {
         steps: Steps,
     ) -> Vec<Series> {
         let mut buckets = Vec::with_capacity(family.members.len());
-        let delayed = self.env.delayed_name_removal;
-        let labels = if delayed { family.labels.clone() } else { without_metadata(&family.labels) };
-        // The label of a quantile may differ from step to step.
-        let mut out: Vec<(u64, Series)> = Vec::new();
-        for step in 0..steps.count {
-            buckets.clear();
-            let counts =
-                family.members.iter().map(|(bound, at)| (*bound, series[*at].values[step]));
-            let present = counts.filter(|(_, count)| !is_absent(*count));
-            buckets.extend(present.map(|(bound, count)| Bucket { bound, count }));
-            if buckets.is_empty() {
-                continue;
+        let name = if self.env.delayed_name_removal { family.labels.name() } else { "" };
+        self.compute(wanted, &family.labels, steps, |own, step| {
+            if family.excluded.get(step).is_some_and(|excluded| *excluded) {
+                return None;
             }
-            let (value, key, label) = match wanted {
+            buckets.clear();
+            let present = family.members.iter().filter(|(_, at)| is_bucket(&series[*at], step));
+            buckets.extend(
+                present
+                    .map(|(bound, at)| Bucket { bound: *bound, count: series[*at].values[step] }),
+            );
+            if buckets.is_empty() {
+                return None;
+            }
+            match wanted {
                 Wanted::Fraction { lower, upper } => {
-                    (fraction(lower[step], upper[step], &mut buckets), 0, None)
+                    Some(fraction(lower[step], upper[step], &mut buckets))
                 }
-                Wanted::Quantile { at, label } => {
+                Wanted::Quantile { at, .. } => {
                     let (value, fixed) = quantile(at[step], &mut buckets);
                     if let Some(fixed) = fixed {
                         let now_ms = steps.time(step);
                         let fixed = Fixed { min_ms: now_ms, max_ms: now_ms, ..fixed };
-                        let name = if delayed { family.labels.name() } else { "" };
-                        self.notes.forced_monotonicity(name, span, fixed);
+                        own.notes.forced_monotonicity(name, span, fixed);
                     }
-                    (
-                        value,
-                        label.map_or(0, |_| at[step].to_bits()),
-                        label.map(|label| (label, at[step])),
-                    )
+                    Some(value)
                 }
+            }
+        })
+    }
+
+    /// Computes each step; the label of a quantile may differ from step to step.
+    fn compute(
+        &mut self,
+        wanted: &Wanted<'_>,
+        labels: &Labels,
+        steps: Steps,
+        mut value: impl FnMut(&mut Self, usize) -> Option<f64>,
+    ) -> Vec<Series> {
+        let delayed = self.env.delayed_name_removal;
+        let labels = if delayed { labels.clone() } else { without_metadata(labels) };
+        let mut out: Vec<(u64, Series)> = Vec::new();
+        for step in 0..steps.count {
+            let Some(value) = value(self, step) else { continue };
+            let label = match wanted {
+                Wanted::Quantile { at, label: Some(label) } => Some((*label, at[step])),
+                _ => None,
             };
+            let key = label.map_or(0, |(_, at)| at.to_bits());
             let place = out.iter().position(|(own, _)| *own == key).unwrap_or_else(|| {
                 let labels = label.map_or_else(
                     || labels.clone(),
@@ -160,6 +293,11 @@ impl Evaluator<'_> {
         }
         out.into_iter().map(|(_, series)| series).collect()
     }
+}
+
+/// Whether a series has a float at a step.
+fn is_bucket(series: &Series, step: usize) -> bool {
+    !is_absent(series.values[step]) && series.histogram(step).is_none()
 }
 
 /// A float as OpenMetrics writes it: never without a point or an exponent.

@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use crate::model::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::model::matcher::{MatchOp, Matcher};
-use crate::promql::ast::Boundary;
+use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::QueryError;
 
 use super::super::labels::merge_equal;
@@ -76,7 +76,8 @@ impl Evaluator<'_> {
         matchers.extend(names.iter().chain(data).cloned());
         let selector = Selector { matchers, shift, boundary: Boundary::Plain };
         let mut out = Vec::new();
-        self.stream_selector(&selector, steps, Sampled::Milliseconds, &mut |own, item| {
+        let (sampled, span) = (Sampled::Milliseconds, Span::default());
+        self.stream_selector(&selector, steps, sampled, span, &mut |own, item| {
             let labels = item.labels.clone();
             let series = Series::floats(labels, false, item.values.to_vec());
             own.hold(series.present_count())?;

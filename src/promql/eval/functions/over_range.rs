@@ -1,11 +1,12 @@
 //! Functions of a range vector: from the samples of a window to one value.
 
+use crate::model::kahan::Kahan;
 use crate::promql::ast::Boundary;
 use crate::promql::engine::QueryError;
 
 use super::super::absent;
 use super::super::range::{Frame, Windows};
-use super::numeric::{Kahan, quantile};
+use super::numeric::quantile;
 use super::rate;
 
 /// The functions.

@@ -49,26 +49,48 @@ fn extrapolation(series: &Windowed<'_>, step: usize, counter: bool, change: f64)
     let (first_ms, last_ms) = (series.timestamps_ms[first], series.timestamps_ms[end - 1]);
     let range_end_ms = series.frame.end_ms(step);
     let range_start_ms = range_end_ms - series.frame.range_ms;
-    let mut to_start = (first_ms - range_start_ms) as f64 / 1000.0;
-    let mut to_end = (range_end_ms - last_ms) as f64 / 1000.0;
-    let sampled = (last_ms - first_ms) as f64 / 1000.0;
-    let gap = sampled / (end - first - 1) as f64;
-    let threshold = gap * 1.1;
-    if threshold <= to_start {
-        to_start = gap / 2.0;
-    }
-    let first_value = series.values[first];
-    if counter && 0.0 < change && 0.0 <= first_value {
-        // A counter cannot have been below zero.
-        let to_zero = sampled * (first_value / change);
-        if to_zero < to_start {
-            to_start = to_zero;
+    let reach = Reach {
+        to_start: (first_ms - range_start_ms) as f64 / 1000.0,
+        to_end: (range_end_ms - last_ms) as f64 / 1000.0,
+        sampled: (last_ms - first_ms) as f64 / 1000.0,
+        gaps: end - first - 1,
+    };
+    reach.factor(counter, series.values[first], change)
+}
+
+/// How the samples of a window lie in its range, in seconds.
+pub(super) struct Reach {
+    /// From the left border to the first sample.
+    pub(super) to_start: f64,
+    /// From the last sample to the right border.
+    pub(super) to_end: f64,
+    /// From the first to the last sample.
+    pub(super) sampled: f64,
+    /// Intervals between samples.
+    pub(super) gaps: usize,
+}
+
+impl Reach {
+    /// By how much a change from the first value on is stretched to stand for the range.
+    pub(super) fn factor(self, counter: bool, first: f64, change: f64) -> f64 {
+        let Self { mut to_start, mut to_end, sampled, gaps } = self;
+        let gap = sampled / gaps as f64;
+        let threshold = gap * 1.1;
+        if threshold <= to_start {
+            to_start = gap / 2.0;
         }
+        if counter && 0.0 < change && 0.0 <= first {
+            // A counter cannot have been below zero.
+            let to_zero = sampled * (first / change);
+            if to_zero < to_start {
+                to_start = to_zero;
+            }
+        }
+        if threshold <= to_end {
+            to_end = gap / 2.0;
+        }
+        if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
     }
-    if threshold <= to_end {
-        to_end = gap / 2.0;
-    }
-    if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
 }
 
 /// `anchored` and `smoothed`: values at the very borders of the range, no extrapolation.

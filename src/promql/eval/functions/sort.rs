@@ -18,6 +18,12 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Series>, QueryError> {
         let [vector, labels @ ..] = args else { unreachable!("checked by the parser") };
         let mut series = self.vector(vector, steps)?;
+        if matches!(name, "sort" | "sort_desc") {
+            for one in &mut series {
+                one.drop_histograms();
+            }
+            series.retain(|one| 0 < one.present_count());
+        }
         if 1 < steps.count {
             let text =
                 "sort is ineffective for range queries since results are always ordered by labels";
