@@ -9,6 +9,7 @@ mod licences;
 mod process;
 mod promql_conformance;
 mod promql_eval;
+mod promql_notation;
 mod promql_scripts;
 mod promql_store;
 mod rules_examples;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use narthex::base::clock::SimClock;
 use narthex::base::metrics::Registry;
+use narthex::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use narthex::model::labels::Labels;
 use narthex::model::matcher::Matcher;
 use narthex::model::metadata::Metadata;
-use narthex::model::sample::{TimeRange, stale_nan};
+use narthex::model::sample::TimeRange;
 use narthex::promql::engine::{Engine, EngineOptions};
 use narthex::promql::parser::{ParserOptions, parse_metric};
 use narthex::storage::select::{
@@ -18,22 +19,80 @@ use narthex::storage::select::{
     Selection, SeriesColumns, SeriesMeta,
 };
 
+use crate::promql_notation::{Step, number, sequence, split_series};
+
+/// A sample.
+#[derive(Clone, Debug)]
+enum Loaded {
+    Float(f64),
+    Histogram(Arc<Histogram>),
+}
+
 /// Samples by series and timestamp.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    series: BTreeMap<Labels, BTreeMap<i64, f64>>,
+    series: BTreeMap<Labels, BTreeMap<i64, Loaded>>,
 }
 
 impl Memory {
     /// Adds what a `load` block says: one series a line, samples `gap_ms` apart from 0 on.
-    /// Histogram samples are left out.
     pub fn load(&mut self, gap_ms: i64, line: &str) -> Result<(), String> {
         let (metric, values) = split_series(line)?;
         let labels = parse_metric(metric).map_err(|err| err.to_string())?;
         let series = self.series.entry(labels).or_default();
+        let mut before: Option<Arc<Histogram>> = None;
         for (index, value) in sequence(values)?.into_iter().enumerate() {
-            if let Step::Float(value) = value {
-                series.insert(index as i64 * gap_ms, value);
+            let sample = match value {
+                Step::Omitted => continue,
+                Step::Float(value) => Loaded::Float(value),
+                Step::Histogram(histogram, _) => {
+                    Loaded::Histogram(hinted(histogram, before.as_deref()))
+                }
+            };
+            before = match &sample {
+                Loaded::Histogram(histogram) => Some(Arc::clone(histogram)),
+                Loaded::Float(_) => None,
+            };
+            series.insert(index as i64 * gap_ms, sample);
+        }
+        Ok(())
+    }
+
+    /// Adds a series with custom buckets for each classic histogram among these lines, as
+    /// `load_with_nhcb` does.
+    pub fn load_converted(&mut self, gap_ms: i64, lines: &[&str]) -> Result<(), String> {
+        let mut classic: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
+        for line in lines {
+            let (metric, values) = split_series(line)?;
+            let labels = parse_metric(metric).map_err(|err| err.to_string())?;
+            let ends = ["_bucket", "_count", "_sum"];
+            let Some((base, end)) =
+                ends.iter().find_map(|end| Some((labels.name().strip_suffix(end)?, *end)))
+            else {
+                continue;
+            };
+            let mut builder = labels.to_builder();
+            builder.set("__name__", base);
+            builder.remove("le");
+            let bound = labels.get("le").and_then(|bound| number(bound).ok());
+            if end == "_bucket" && bound.is_none_or(f64::is_nan) {
+                continue;
+            }
+            let by_time = classic.entry(builder.build()).or_default();
+            for (index, value) in sequence(values)?.into_iter().enumerate() {
+                let Step::Float(value) = value else { continue };
+                let one = by_time.entry(index as i64 * gap_ms).or_default();
+                match end {
+                    "_bucket" => one.buckets.push((bound.unwrap_or_default(), value)),
+                    "_count" => one.count = Some(value),
+                    _ => one.sum = value,
+                }
+            }
+        }
+        for (labels, by_time) in classic {
+            let series = self.series.entry(labels).or_default();
+            for (at_ms, one) in by_time {
+                series.insert(at_ms, Loaded::Histogram(Arc::new(one.converted())));
             }
         }
         Ok(())
@@ -62,17 +121,47 @@ impl Memory {
     }
 }
 
-struct Columns(Vec<(Arc<[i64]>, Arc<[f64]>)>);
+/// A classic histogram at one moment.
+#[derive(Default)]
+struct Classic {
+    /// Bounds and cumulative counts.
+    buckets: Vec<(f64, f64)>,
+    count: Option<f64>,
+    sum: f64,
+}
+
+impl Classic {
+    fn converted(mut self) -> Histogram {
+        self.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let highest = self.buckets.last().copied();
+        let count = self.count.or(highest.map(|bucket| bucket.1)).unwrap_or_default();
+        if highest.is_none_or(|bucket| bucket.0 != f64::INFINITY) {
+            self.buckets.push((f64::INFINITY, count));
+        }
+        let mut before = 0.0;
+        let absolute = |bucket: &(f64, f64)| bucket.1 - std::mem::replace(&mut before, bucket.1);
+        let positive_buckets: Vec<f64> = self.buckets.iter().map(absolute).collect();
+        let bounds = self.buckets.iter().map(|bucket| bucket.0).filter(|bound| bound.is_finite());
+        let histogram = Histogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count,
+            sum: self.sum,
+            positive_spans: vec![Span { offset: 0, length: positive_buckets.len() as u32 }],
+            positive_buckets,
+            custom_bounds: bounds.collect(),
+            ..Histogram::default()
+        };
+        histogram.compacted()
+    }
+}
+
+struct Columns(Vec<Vec<Run>>);
 
 impl BlockSource for Columns {
     fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError> {
         let columns = self.0[first as usize..][..count].iter();
-        let run = |(timestamps_ms, values): &(Arc<[i64]>, Arc<[f64]>)| Run {
-            timestamps_ms: Arc::clone(timestamps_ms),
-            values: Column::Floats(Arc::clone(values)),
-        };
         Ok(ColumnBlock {
-            series: columns.map(|column| SeriesColumns { runs: vec![run(column)] }).collect(),
+            series: columns.map(|runs| SeriesColumns { runs: runs.clone() }).collect(),
         })
     }
 }
@@ -93,15 +182,8 @@ impl Select for Memory {
                 continue;
             }
             let inside = samples.range(range.min_ms..=range.max_ms);
-            let (timestamps, values): (Vec<i64>, Vec<f64>) = inside.unzip();
-            // Equal timestamps are shared, as they are when series were scraped together.
-            let own: Arc<[i64]> = match shared.iter().find(|slice| slice[..] == timestamps[..]) {
-                Some(slice) => Arc::clone(slice),
-                None => timestamps.into(),
-            };
-            shared.push(Arc::clone(&own));
             metas.push(SeriesMeta::new(labels.clone()));
-            columns.push((own, values.into()));
+            columns.push(runs(inside, &mut shared));
         }
         Ok(Selection::new(metas, Box::new(Columns(columns))))
     }
@@ -124,119 +206,49 @@ impl Select for Memory {
     }
 }
 
-/// One step of a series.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
-    Omitted,
-    Float(f64),
-    /// Not evaluated yet.
-    Histogram,
-}
-
-/// Splits a line after the metric.
-pub fn split_series(line: &str) -> Result<(&str, &str), String> {
-    let (mut quote, mut braces) = (None, false);
-    let mut letters = line.char_indices();
-    while let Some((at, letter)) = letters.next() {
-        match (quote, letter) {
-            (Some('"' | '\''), '\\') => {
-                letters.next();
-            }
-            (Some(open), _) => quote = quote.filter(|_| open != letter),
-            (None, '"' | '\'' | '`') => quote = Some(letter),
-            (None, '{') if line[at..].starts_with("{{") => return Ok(line.split_at(at)),
-            (None, '{') => braces = true,
-            (None, '}') => return Ok(line.split_at(at + 1)),
-            (None, ' ' | '\t') if !braces && !line[at..].trim_start().starts_with('{') => {
-                return Ok(line.split_at(at));
-            }
-            (None, ' ' | '\t') if line[at..].trim_start().starts_with("{{") => {
-                return Ok(line.split_at(at));
-            }
-            (None, _) => {}
-        }
-    }
-    if braces { Err(format!("unterminated label set in {line}")) } else { Ok((line, "")) }
-}
-
-/// Reads `1 2x3 4+5x6 _ _x7 stale {{…}}`.
-pub fn sequence(text: &str) -> Result<Vec<Step>, String> {
-    let mut steps = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        if rest.starts_with("{{") {
-            let end = rest.find("}}").ok_or("unterminated histogram")? + 2;
-            let tail = rest[end..].split_whitespace().next();
-            let tail = tail.filter(|_| !rest[end..].starts_with([' ', '\t'])).unwrap_or("");
-            if tail.starts_with(['+', '-']) {
-                let second = rest[end..].find("}}").ok_or("unterminated histogram")? + end + 2;
-                let times = rest[second..].split_whitespace().next().unwrap_or("x0");
-                push_many(&mut steps, Step::Histogram, times)?;
-                rest = rest[second + times.len()..].trim_start();
-            } else {
-                let times = if tail.is_empty() { "x0" } else { tail };
-                push_many(&mut steps, Step::Histogram, times)?;
-                rest = rest[end + tail.len()..].trim_start();
-            }
-            continue;
-        }
-        let end = rest.find([' ', '\t']).unwrap_or(rest.len());
-        item(&rest[..end], &mut steps)?;
-        rest = rest[end..].trim_start();
-    }
-    Ok(steps)
-}
-
-/// `x3`: four times in all.
-fn push_many(steps: &mut Vec<Step>, step: Step, times: &str) -> Result<(), String> {
-    let times: usize =
-        times.trim_start_matches('x').parse().map_err(|_| format!("times {times}"))?;
-    steps.resize(steps.len() + times + 1, step);
-    Ok(())
-}
-
-fn item(text: &str, steps: &mut Vec<Step>) -> Result<(), String> {
-    let (value, times) = match text.rsplit_once('x') {
-        Some((value, times)) => {
-            (value, Some(times.parse::<usize>().map_err(|_| format!("times in {text}"))?))
-        }
-        None => (text, None),
+/// A sample that says that counting went on, when the one before it tells so, as stores do.
+fn hinted(histogram: Arc<Histogram>, before: Option<&Histogram>) -> Arc<Histogram> {
+    let unknown = histogram.reset_hint == ResetHint::Unknown;
+    let goes_on = |before: &Histogram| {
+        before.reset_hint != ResetHint::Gauge && !histogram.is_reset_since(before)
     };
-    let count = times.map_or(1, |times| times + 1);
-    if value == "_" {
-        steps.resize(steps.len() + times.unwrap_or(1), Step::Omitted);
-        return Ok(());
+    if !unknown || !before.is_some_and(goes_on) {
+        return histogram;
     }
-    if value == "stale" {
-        steps.resize(steps.len() + count, Step::Float(stale_nan()));
-        return Ok(());
-    }
-    let bytes = value.as_bytes();
-    let sign = (1..bytes.len())
-        .find(|at| matches!(bytes[*at], b'+' | b'-') && !matches!(bytes[at - 1], b'e' | b'E'));
-    let (start, delta) = sign.map_or((value, "0"), |at| value.split_at(at));
-    let mut current = number(start)?;
-    let delta = number(delta)?;
-    for _ in 0..count {
-        steps.push(Step::Float(current));
-        current += delta;
-    }
-    Ok(())
+    let reset_hint = ResetHint::NotCounterReset;
+    Arc::new(Histogram { reset_hint, ..Histogram::clone(&histogram) })
 }
 
-/// A number as Go reads it.
-pub fn number(text: &str) -> Result<f64, String> {
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1.0, digits),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if let Some(hex) = digits.strip_prefix("0x") {
-        return i64::from_str_radix(hex, 16)
-            .map(|value| sign * value as f64)
-            .map_err(|_| text.into());
+/// Samples in runs of one kind.
+fn runs<'a>(
+    samples: impl Iterator<Item = (&'a i64, &'a Loaded)>,
+    shared: &mut Vec<Arc<[i64]>>,
+) -> Vec<Run> {
+    let samples: Vec<_> = samples.collect();
+    let is_float = |sample: &Loaded| matches!(sample, Loaded::Float(_));
+    let mut runs = Vec::new();
+    for chunk in samples.chunk_by(|a, b| is_float(a.1) == is_float(b.1)) {
+        let timestamps: Vec<i64> = chunk.iter().map(|(at_ms, _)| **at_ms).collect();
+        // Equal timestamps are shared, as they are when series were scraped together.
+        let timestamps_ms: Arc<[i64]> = match shared.iter().find(|own| own[..] == timestamps[..]) {
+            Some(slice) => Arc::clone(slice),
+            None => timestamps.into(),
+        };
+        shared.push(Arc::clone(&timestamps_ms));
+        let float = |sample: &(&i64, &Loaded)| match sample.1 {
+            Loaded::Float(value) => Some(*value),
+            Loaded::Histogram(_) => None,
+        };
+        let histogram = |sample: &(&i64, &Loaded)| match sample.1 {
+            Loaded::Float(_) => None,
+            Loaded::Histogram(histogram) => Some(Arc::clone(histogram)),
+        };
+        let values = if is_float(chunk[0].1) {
+            Column::Floats(chunk.iter().filter_map(float).collect())
+        } else {
+            Column::Histograms(chunk.iter().filter_map(histogram).collect())
+        };
+        runs.push(Run { timestamps_ms, values });
     }
-    if digits.starts_with(['+', '-']) {
-        return Err(text.into());
-    }
-    digits.parse::<f64>().map(|value| sign * value).map_err(|_| text.into())
+    runs
 }
