@@ -5,6 +5,7 @@
 //! answer with an error or with some values, never with a panic, and the memory they take follows
 //! from the number of rows. Drawn in `docs/formats/columns.md`.
 
+pub mod histogram;
 pub mod varint;
 
 mod bits;

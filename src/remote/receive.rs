@@ -131,6 +131,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::model::histogram::Histogram;
     use crate::model::metadata::Metadata;
     use crate::storage::append::Appended;
 
@@ -153,6 +154,10 @@ mod tests {
     impl Append for Batch {
         fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
             self.staged.push(format!("{} {value} @{timestamp_ms}", series.to_labels()));
+        }
+
+        fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, own: &Histogram) {
+            self.staged.push(format!("{} {own:?} @{timestamp_ms}", series.to_labels()));
         }
 
         fn metadata(&mut self, metric: &str, metadata: &Metadata) {

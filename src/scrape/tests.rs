@@ -25,6 +25,7 @@ use super::*;
 use crate::base::clock::{Clock, OsClock};
 use crate::base::metrics::Registry;
 use crate::http_client;
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 use crate::model::relabel::NameValidation;
@@ -65,6 +66,12 @@ impl Append for Batch {
         let stale = if self.rejects_old { "stale (no old)" } else { "stale" };
         let value = if is_stale_nan(value) { stale.to_owned() } else { value.to_string() };
         self.rows += &format!("{timestamp_ms} {labels} {value}\n");
+        self.count += 1;
+    }
+
+    fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
+        let labels = series.to_labels();
+        self.rows += &format!("{timestamp_ms} {labels} {histogram:?}\n");
         self.count += 1;
     }
 

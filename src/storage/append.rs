@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 
@@ -69,6 +70,8 @@ pub const REJECTED_EXAMPLES_MAX: usize = 10;
 pub struct Appended {
     /// Samples taken in, including ones that were there already bit for bit.
     pub sample_count: u64,
+    /// Native histograms among them.
+    pub histogram_count: u64,
     /// Series that did not exist in the head before.
     pub new_series_count: u64,
     /// Refused samples by reason.
@@ -109,6 +112,10 @@ pub struct SyncError;
 pub trait Append: Send {
     /// Stages a sample. Any bit pattern is a value; the stale marker too.
     fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64);
+
+    /// Stages a native histogram, judged as floats are. It must have passed
+    /// [`crate::encoding::column::histogram::check_size`].
+    fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram);
 
     /// Stages what is known of a metric family.
     fn metadata(&mut self, metric: &str, metadata: &Metadata);

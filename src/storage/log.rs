@@ -7,4 +7,5 @@
 pub mod directory;
 pub mod file;
 pub mod format;
+pub mod histogram;
 pub mod scan;

@@ -9,8 +9,9 @@ use crate::base::metrics::{Distribution, Family, Kind, Number, Registry, Sample}
 
 /// Handles of what is counted as it happens. Gauges are read when somebody asks.
 pub struct Metrics {
-    samples_appended: Number,
-    out_of_order_appended: Number,
+    /// Floats and histograms.
+    samples_appended: [Number; 2],
+    out_of_order_appended: [Number; 2],
     out_of_order: Number,
     out_of_bounds: Number,
     too_old: Number,
@@ -35,7 +36,11 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the metrics.
     pub fn new(registry: &Registry) -> Self {
-        let by_type =
+        let by_type = |name: &str, help: &str| {
+            let numbers = registry.counters(name, help, &["type"]);
+            ["float", "histogram"].map(|kind| numbers.with(&[kind]))
+        };
+        let floats =
             |name: &str, help: &str| registry.counters(name, help, &["type"]).with(&["float"]);
         let seal_bounds = [0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
         Self {
@@ -47,15 +52,15 @@ impl Metrics {
                 "prometheus_tsdb_head_out_of_order_samples_appended_total",
                 "Total number of appended out of order samples.",
             ),
-            out_of_order: by_type(
+            out_of_order: floats(
                 "prometheus_tsdb_out_of_order_samples_total",
                 "Total number of out of order samples ingestion failed attempts.",
             ),
-            out_of_bounds: by_type(
+            out_of_bounds: floats(
                 "prometheus_tsdb_out_of_bound_samples_total",
                 "Total number of out of bound samples ingestion failed attempts.",
             ),
-            too_old: by_type(
+            too_old: floats(
                 "prometheus_tsdb_too_old_samples_total",
                 "Total number of out of order samples ingestion failed attempts with out of \
                  support enabled, but sample outside of time window.",
@@ -99,10 +104,15 @@ impl Metrics {
     }
 
     /// Counts what a commit took in.
-    pub fn count_appended(&self, appended: &Appended, late_count: usize) {
-        self.samples_appended.add(appended.sample_count as f64);
-        if late_count > 0 {
-            self.out_of_order_appended.add(late_count as f64);
+    /// Of late ones there are so many floats and histograms.
+    pub fn count_appended(&self, appended: &Appended, late_counts: [usize; 2]) {
+        let histogram_count = appended.histogram_count;
+        let counts = [appended.sample_count - histogram_count, histogram_count];
+        for (number, count) in self.samples_appended.iter().zip(counts) {
+            number.add(count as f64);
+        }
+        for (number, count) in self.out_of_order_appended.iter().zip(late_counts) {
+            number.add(count as f64);
         }
         if appended.new_series_count > 0 {
             self.series_created.add(appended.new_series_count as f64);

@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 use tracing::{error, info, warn};
 
 use super::fingerprint::HashKey;
+use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
 use super::head::judge::{NO_SAMPLE, Newest};
 use super::log::file::{self, LogFile};
@@ -356,6 +357,12 @@ impl Recovered {
                 }
                 Record::Loose { series, timestamp_ms, bits, .. } => {
                     if self.newest_of(series).is_some_and(|newest| timestamp_ms > newest.0) {
+                        self.newest.set(series, timestamp_ms, bits);
+                    }
+                }
+                Record::Histogram { series, timestamp_ms, bytes, .. } => {
+                    if self.newest_of(series).is_some_and(|newest| timestamp_ms > newest.0) {
+                        let bits = histogram_bits(self.key, bytes);
                         self.newest.set(series, timestamp_ms, bits);
                     }
                 }

@@ -3,6 +3,7 @@
 mod basics;
 mod compacting;
 mod crash;
+mod histograms;
 mod sealing;
 
 use std::path::PathBuf;
@@ -13,9 +14,10 @@ use super::*;
 use crate::base::clock::SimClock;
 use crate::base::disk::SimDisk;
 use crate::base::rng::SimRng;
+use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use crate::model::labels::Labels;
 use crate::storage::append::SeriesKey;
-use crate::storage::select::Column;
+use crate::storage::select::{Column, Run};
 
 /// A simulated machine that a store runs on.
 struct Machine {
@@ -63,6 +65,47 @@ fn labels(name: &str, number: usize) -> Labels {
     Labels::from_pairs([("__name__", name), ("i", &number.to_string())])
 }
 
+/// In these tests a value of these bits plus `n` stands for the `n`-th of some histograms.
+const HISTOGRAM_BITS: u64 = 0x7ff4_0000_0000_0000;
+const HISTOGRAMS: u64 = 1_000;
+
+/// The value that stands for a histogram.
+fn histogram(number: u64) -> f64 {
+    assert!(number < HISTOGRAMS);
+    f64::from_bits(HISTOGRAM_BITS + number)
+}
+
+/// Histograms of several layouts; whole and broken counts.
+fn histogram_of(bits: u64) -> Option<Histogram> {
+    let number = bits.checked_sub(HISTOGRAM_BITS).filter(|number| *number < HISTOGRAMS)?;
+    let layout = number % 7;
+    let own = Histogram {
+        schema: layout as i32,
+        zero_threshold: 0.001,
+        count: number as f64,
+        sum: number as f64 * 1.5,
+        positive_spans: vec![Span { offset: layout as i32 - 3, length: 2 }],
+        positive_buckets: vec![number as f64, 1.0],
+        ..Histogram::default()
+    };
+    Some(match layout {
+        5 => Histogram {
+            negative_spans: own.positive_spans.clone(),
+            negative_buckets: vec![0.5, 0.25],
+            reset_hint: ResetHint::Gauge,
+            ..own
+        },
+        6 => Histogram { schema: CUSTOM_BUCKETS_SCHEMA, custom_bounds: [0.5, 2.0].into(), ..own },
+        _ => own,
+    })
+}
+
+fn bits_of(own: &Histogram) -> u64 {
+    let bits = HISTOGRAM_BITS + own.count as u64;
+    assert_eq!(histogram_of(bits).as_ref(), Some(own));
+    bits
+}
+
 fn append(storage: &Storage, samples: &[(Labels, i64, f64)]) -> append::Appended {
     try_append(storage, OnReject::Skip, samples).unwrap().0
 }
@@ -74,7 +117,11 @@ fn try_append(
 ) -> Result<(append::Appended, append::Ticket), append::AppendError> {
     let mut batch = storage.appender(on_reject);
     for (labels, timestamp_ms, value) in samples {
-        batch.float(SeriesKey::Labels(labels), *timestamp_ms, *value);
+        let series = SeriesKey::Labels(labels);
+        match histogram_of(value.to_bits()) {
+            Some(own) => batch.histogram(series, *timestamp_ms, &own),
+            None => batch.float(series, *timestamp_ms, *value),
+        }
     }
     batch.commit()
 }
@@ -83,8 +130,11 @@ fn try_append(
 fn dump(selection: &Selection) -> String {
     let mut out = String::new();
     for (labels, samples) in read(selection) {
-        let samples: Vec<_> =
-            samples.iter().map(|(ms, bits)| format!("{ms}={}", f64::from_bits(*bits))).collect();
+        let text = |(ms, bits): &(i64, u64)| match histogram_of(*bits) {
+            Some(own) => format!("{ms}=h{}", own.count),
+            None => format!("{ms}={}", f64::from_bits(*bits)),
+        };
+        let samples: Vec<_> = samples.iter().map(text).collect();
         out += &format!("{labels}: {}\n", samples.join(" "));
     }
     out
@@ -102,11 +152,15 @@ fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, Que
         for (position, columns) in block.series.iter().enumerate() {
             let mut samples = Vec::new();
             for run in &columns.runs {
-                let Column::Floats(values) = &run.values else { panic!("floats") };
-                assert_eq!(values.len(), run.timestamps_ms.len());
-                let bits = values.iter().map(|value| value.to_bits());
+                let bits: Vec<u64> = match &run.values {
+                    Column::Floats(values) => values.iter().map(|own| own.to_bits()).collect(),
+                    Column::Histograms(values) => values.iter().map(|own| bits_of(own)).collect(),
+                };
+                assert_eq!(bits.len(), run.timestamps_ms.len());
                 samples.extend(run.timestamps_ms.iter().copied().zip(bits));
             }
+            let kind = |run: &Run| matches!(run.values, Column::Histograms(_));
+            assert!(columns.runs.is_sorted_by(|a, b| kind(a) != kind(b)), "runs alternate");
             assert!(samples.is_sorted_by(|a, b| a.0 < b.0));
             out.push((selection.series()[first + position].labels().clone(), samples));
         }

@@ -4,11 +4,21 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use crate::encoding::column::histogram::check_size;
+use crate::model::histogram::Histogram;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{Append, AppendError, Appended, OnReject, SeriesKey, Ticket};
-use crate::storage::fingerprint::push_canonical;
+use crate::storage::fingerprint::{HashKey, push_canonical};
+use crate::storage::log::directory::NONE;
+use crate::storage::log::histogram::push_histogram;
 use crate::storage::registry::SeriesRef;
 use crate::storage::store::Store;
+
+/// What stands for a histogram where newest samples are compared: the keyed hash makes it as good
+/// as unique, among floats too.
+pub fn histogram_bits(key: HashKey, bytes: &[u8]) -> u64 {
+    key.fingerprint(bytes) as u64
+}
 
 /// Samples that wait for their lookup: the registry is locked once for so many.
 const PENDING_MAX: usize = 128;
@@ -31,8 +41,10 @@ pub struct StagedSample {
     pub strict: bool,
     /// Its time.
     pub timestamp_ms: i64,
-    /// Its value.
+    /// Its value; for a histogram a hash of it, which no other one has.
     pub bits: u64,
+    /// Position in [`Staged::histogram_ends`], or [`NONE`] for a float.
+    pub histogram: u32,
 }
 
 /// A series that the registry did not have when it was staged.
@@ -53,6 +65,19 @@ pub struct Staged {
     pub unknown: Vec<UnknownSeries>,
     /// In order of arrival.
     pub metadata: Vec<(String, Metadata)>,
+    /// Bytes of all histograms, as in the log.
+    pub histogram_bytes: Vec<u8>,
+    /// Where each of them ends.
+    pub histogram_ends: Vec<usize>,
+}
+
+impl Staged {
+    /// The bytes of a histogram.
+    pub fn histogram(&self, position: u32) -> &[u8] {
+        let position = position as usize;
+        let start = position.checked_sub(1).map_or(0, |before| self.histogram_ends[before]);
+        &self.histogram_bytes[start..self.histogram_ends[position]]
+    }
 }
 
 struct Pending {
@@ -61,6 +86,7 @@ struct Pending {
     strict: bool,
     timestamp_ms: i64,
     bits: u64,
+    histogram: u32,
 }
 
 /// A batch.
@@ -120,23 +146,38 @@ impl Batch {
                 }
             };
             start = pending.end;
-            let Pending { strict, timestamp_ms, bits, .. } = pending;
-            self.staged.samples.push(StagedSample { series, strict, timestamp_ms, bits });
+            let Pending { strict, timestamp_ms, bits, histogram, .. } = pending;
+            let sample = StagedSample { series, strict, timestamp_ms, bits, histogram };
+            self.staged.samples.push(sample);
         }
         self.text.clear();
+    }
+
+    fn stage(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, bits: u64, histogram: u32) {
+        let start = self.text.len();
+        push_canonical(series, &mut self.text);
+        let fingerprint = self.store.key.fingerprint(&self.text[start..]);
+        let (end, strict) = (self.text.len(), self.strict);
+        self.pending.push(Pending { fingerprint, end, strict, timestamp_ms, bits, histogram });
+        if self.pending.len() == PENDING_MAX {
+            self.look_up();
+        }
     }
 }
 
 impl Append for Batch {
     fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
-        let start = self.text.len();
-        push_canonical(series, &mut self.text);
-        let fingerprint = self.store.key.fingerprint(&self.text[start..]);
-        let (end, strict, bits) = (self.text.len(), self.strict, value.to_bits());
-        self.pending.push(Pending { fingerprint, end, strict, timestamp_ms, bits });
-        if self.pending.len() == PENDING_MAX {
-            self.look_up();
-        }
+        self.stage(series, timestamp_ms, value.to_bits(), NONE);
+    }
+
+    fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
+        assert!(check_size(histogram), "a histogram was not checked");
+        let start = self.staged.histogram_bytes.len();
+        push_histogram(histogram, &mut self.staged.histogram_bytes);
+        let bits = histogram_bits(self.store.key, &self.staged.histogram_bytes[start..]);
+        let position = self.staged.histogram_ends.len() as u32;
+        self.staged.histogram_ends.push(self.staged.histogram_bytes.len());
+        self.stage(series, timestamp_ms, bits, position);
     }
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {

@@ -15,9 +15,11 @@ use crate::storage::append::{
     AppendError, Appended, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
 };
 use crate::storage::fingerprint::parse_canonical;
+use crate::storage::log::directory::NONE;
 use crate::storage::log::file::LogFile;
 use crate::storage::log::format::{
     FRAME_HEADER_BYTES, Frame, FrameWriter, Section, push_metadata, push_sized, push_varint,
+    push_zigzag,
 };
 use crate::storage::log::scan::add_to_directory;
 use crate::storage::registry::{Registry, SeriesRef};
@@ -51,10 +53,27 @@ pub struct Writer {
     pub is_closed: bool,
     frame: FrameWriter,
     accepted: Vec<Accepted>,
-    late: Vec<Accepted>,
+    histograms: Vec<AcceptedHistogram>,
+    late: Vec<Late>,
     undo: Vec<(SeriesRef, i64, u64)>,
     /// Series that had no sample before.
     fresh: Vec<SeriesRef>,
+}
+
+/// A histogram that is taken.
+#[derive(Clone, Copy, Debug)]
+struct AcceptedHistogram {
+    series: SeriesRef,
+    timestamp_ms: i64,
+    /// Its position among the staged ones.
+    position: u32,
+}
+
+/// An out-of-order sample that is taken.
+#[derive(Clone, Copy, Debug)]
+enum Late {
+    Float(Accepted),
+    Histogram(AcceptedHistogram),
 }
 
 /// A new number for an unknown series, or the one that another commit gave it.
@@ -86,6 +105,7 @@ impl Writer {
             frame: FrameWriter::default(),
             accepted: Vec::new(),
             late: Vec::new(),
+            histograms: Vec::new(),
             undo: Vec::new(),
             fresh: Vec::new(),
         }
@@ -105,21 +125,24 @@ impl Writer {
         bounds: Bounds,
         on_reject: OnReject,
         reject: &mut dyn FnMut(&StagedSample, RejectReason),
-    ) -> Result<u64, (usize, RejectReason)> {
+    ) -> Result<(u64, u64), (usize, RejectReason)> {
         self.accepted.clear();
         self.late.clear();
+        self.histograms.clear();
         self.undo.clear();
         self.fresh.clear();
         let mut bounds = bounds;
-        let mut count = 0;
+        let (mut count, mut histogram_count) = (0, 0);
         for (position, sample) in samples.iter().enumerate() {
             let series = match sample.series {
                 StagedSeries::Known(series) => series,
                 StagedSeries::Unknown(position) => resolved[position as usize].series,
             };
             let newest = self.newest.get(series);
-            let StagedSample { timestamp_ms, bits, strict, .. } = *sample;
+            let StagedSample { timestamp_ms, bits, strict, histogram, .. } = *sample;
             let accepted = Accepted { series, timestamp_ms, bits, changed: bits != newest.1 };
+            let is_float = histogram == NONE;
+            let as_histogram = AcceptedHistogram { series, timestamp_ms, position: histogram };
             match bounds.judge(newest, timestamp_ms, bits, strict) {
                 Verdict::InOrder => {
                     if on_reject == OnReject::Abort {
@@ -129,9 +152,14 @@ impl Writer {
                         self.fresh.push(series);
                     }
                     self.newest.set(series, timestamp_ms, bits);
-                    self.accepted.push(accepted);
+                    if is_float {
+                        self.accepted.push(accepted);
+                    } else {
+                        self.histograms.push(as_histogram);
+                    }
                 }
-                Verdict::Late => self.late.push(accepted),
+                Verdict::Late if is_float => self.late.push(Late::Float(accepted)),
+                Verdict::Late => self.late.push(Late::Histogram(as_histogram)),
                 Verdict::Same => {}
                 Verdict::Refused(reason) if on_reject == OnReject::Abort => {
                     for (series, ms, bits) in self.undo.drain(..).rev() {
@@ -147,15 +175,17 @@ impl Writer {
             // In an empty head the first sample tells where it begins.
             bounds.head_max_ms.get_or_insert(timestamp_ms);
             count += 1;
+            histogram_count += u64::from(!is_float);
         }
-        Ok(count)
+        Ok((count, histogram_count))
     }
 
     /// Writes the frame and lets readers see it; false when there is nothing to write.
-    fn write(&mut self) -> io::Result<bool> {
+    fn write(&mut self, staged: &Staged) -> io::Result<bool> {
         let base_ms = self.active.header().base_ms;
         self.groups.write(&mut self.accepted, base_ms, &mut self.frame);
-        write_loose(&self.late, base_ms, &mut self.frame);
+        write_histograms(&self.histograms, staged, base_ms, &mut self.frame);
+        self.write_late(staged, base_ms);
         if self.frame.is_empty() {
             return Ok(false);
         }
@@ -177,10 +207,55 @@ impl Writer {
         active.publish(end_bytes);
         self.end_bytes = end_bytes;
         self.sequence = sequence;
-        let newest = self.accepted.iter().chain(&self.late).map(|sample| sample.timestamp_ms);
+        // Late ones are older than these.
+        let floats = self.accepted.iter().map(|sample| sample.timestamp_ms);
+        let newest = floats.chain(self.histograms.iter().map(|own| own.timestamp_ms));
         self.head_max_ms = self.head_max_ms.max(newest.max());
         Ok(true)
     }
+
+    /// Writes late samples in the order in which they were accepted, whatever their kind.
+    fn write_late(&mut self, staged: &Staged, base_ms: i64) {
+        let is_float = |own: &Late| matches!(own, Late::Float(_));
+        for part in self.late.chunk_by(|a, b| is_float(a) == is_float(b)) {
+            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+            for own in part {
+                match own {
+                    Late::Float(own) => floats.push(*own),
+                    Late::Histogram(own) => histograms.push(*own),
+                }
+            }
+            write_loose(&floats, base_ms, &mut self.frame);
+            write_histograms(&histograms, staged, base_ms, &mut self.frame);
+        }
+    }
+
+    /// Out-of-order samples of the last commit: floats and histograms.
+    fn late_counts(&self) -> [usize; 2] {
+        let floats = self.late.iter().filter(|own| matches!(own, Late::Float(_))).count();
+        [floats, self.late.len() - floats]
+    }
+}
+
+/// Writes a section of histograms, in this order.
+fn write_histograms(
+    histograms: &[AcceptedHistogram],
+    staged: &Staged,
+    base_ms: i64,
+    frame: &mut FrameWriter,
+) {
+    if histograms.is_empty() {
+        return;
+    }
+    let out = frame.begin(Section::Histograms);
+    let mut last = 0;
+    for own in histograms {
+        push_zigzag(out, i64::from(own.series) - last);
+        last = i64::from(own.series);
+        push_zigzag(out, own.timestamp_ms.wrapping_sub(base_ms));
+        push_sized(out, staged.histogram(own.position));
+    }
+    frame.end();
 }
 
 impl Store {
@@ -212,7 +287,9 @@ impl Store {
         };
         let judged = writer.judge(&staged.samples, &resolved, bounds, on_reject, &mut reject);
         match judged {
-            Ok(count) => appended.sample_count = count,
+            Ok((count, histograms)) => {
+                (appended.sample_count, appended.histogram_count) = (count, histograms);
+            }
             Err((position, reason)) => {
                 self.release(resolved.iter().filter(|new| new.is_new));
                 let sample = &staged.samples[position];
@@ -231,11 +308,11 @@ impl Store {
         appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
         self.add_metadata(writer, &staged.metadata);
         self.revive(writer);
-        let written = writer.write().map_err(|err| {
+        let written = writer.write(&staged).map_err(|err| {
             self.poison("write to the log file failed", &err);
             AppendError::Io(err)
         })?;
-        self.metrics.count_appended(&appended, writer.late.len());
+        self.metrics.count_appended(&appended, writer.late_counts());
         let ticket =
             if written { self.syncer.written(writer.sequence) } else { self.syncer.newest() };
         Ok((appended, ticket))
@@ -248,7 +325,7 @@ impl Store {
             metric.len() + own.help.len() + own.unit.len() + 16
         };
         let metadata: usize = staged.metadata.iter().map(texts).sum();
-        let samples = staged.samples.len() * SAMPLE_BYTES_MAX;
+        let samples = staged.samples.len() * SAMPLE_BYTES_MAX + staged.histogram_bytes.len();
         let bytes = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples;
         let end_bytes = writer.end_bytes + bytes as u64;
         let made = if end_bytes <= writer.active.capacity_bytes() {

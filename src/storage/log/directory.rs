@@ -32,11 +32,36 @@ pub struct Place {
     previous: u32,
 }
 
-/// A loose sample.
+/// A sample on its own, and the one of its series before.
 #[derive(Clone, Copy, Debug)]
-struct Loose {
+struct Link {
     offset: u32,
     previous: u32,
+}
+
+/// Samples on their own.
+#[derive(Debug, Default)]
+struct Chains {
+    /// Newest sample by series.
+    newest: HashMap<u32, u32, RandomState>,
+    all: Vec<Link>,
+}
+
+impl Chains {
+    fn add(&mut self, series: u32, offset: u32) {
+        let index = self.all.len() as u32;
+        let previous = self.newest.insert(series, index).unwrap_or(NONE);
+        self.all.push(Link { offset, previous });
+    }
+
+    fn offsets(&self, series: u32) -> impl Iterator<Item = u32> {
+        let mut next = self.newest.get(&series).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let link = *self.all.get(next as usize)?;
+            next = link.previous;
+            Some(link.offset)
+        })
+    }
 }
 
 /// What is in a log file, and where.
@@ -46,9 +71,8 @@ pub struct Directory {
     /// Newest place by series, or [`NONE`].
     place_of: Vec<u32>,
     places: Vec<Place>,
-    /// Newest loose sample by series.
-    loose_of: HashMap<u32, u32, RandomState>,
-    loose: Vec<Loose>,
+    loose: Chains,
+    histograms: Chains,
     range: TimeRange,
 }
 
@@ -58,8 +82,8 @@ impl Default for Directory {
             groups: Vec::new(),
             place_of: Vec::new(),
             places: Vec::new(),
-            loose_of: HashMap::default(),
-            loose: Vec::new(),
+            loose: Chains::default(),
+            histograms: Chains::default(),
             range: TimeRange { min_ms: i64::MAX, max_ms: i64::MIN },
         }
     }
@@ -104,9 +128,13 @@ impl Directory {
 
     /// Notes a loose sample.
     pub fn add_loose(&mut self, series: u32, offset: u32, timestamp_ms: i64) {
-        let index = self.loose.len() as u32;
-        let previous = self.loose_of.insert(series, index).unwrap_or(NONE);
-        self.loose.push(Loose { offset, previous });
+        self.loose.add(series, offset);
+        self.note(timestamp_ms);
+    }
+
+    /// Notes a native histogram.
+    pub fn add_histogram(&mut self, series: u32, offset: u32, timestamp_ms: i64) {
+        self.histograms.add(series, offset);
         self.note(timestamp_ms);
     }
 
@@ -132,25 +160,27 @@ impl Directory {
 
     /// Positions of the loose samples of a series, newest first.
     pub fn loose(&self, series: u32) -> impl Iterator<Item = u32> {
-        let mut next = self.loose_of.get(&series).copied().unwrap_or(NONE);
-        std::iter::from_fn(move || {
-            let loose = *self.loose.get(next as usize)?;
-            next = loose.previous;
-            Some(loose.offset)
-        })
+        self.loose.offsets(series)
+    }
+
+    /// Positions of the native histograms of a series, newest first.
+    pub fn histograms(&self, series: u32) -> impl Iterator<Item = u32> {
+        self.histograms.offsets(series)
     }
 
     /// Whether the file may have samples of the series.
     pub fn has(&self, series: u32) -> bool {
         self.place_of.get(series as usize).is_some_and(|place| *place != NONE)
-            || self.loose_of.contains_key(&series)
+            || self.loose.newest.contains_key(&series)
+            || self.histograms.newest.contains_key(&series)
     }
 
     /// All series with samples.
     pub fn series(&self) -> RoaringBitmap {
         let placed = (0..).zip(&self.place_of).filter(|(_, place)| **place != NONE);
         let mut all: RoaringBitmap = placed.map(|(series, _): (u32, _)| series).collect();
-        all.extend(self.loose_of.keys().copied());
+        all.extend(self.loose.newest.keys().copied());
+        all.extend(self.histograms.newest.keys().copied());
         all
     }
 
@@ -161,6 +191,6 @@ impl Directory {
 
     /// Series with samples, roughly: one that moved or has loose samples too counts again.
     pub fn chunk_count(&self) -> u64 {
-        (self.places.len() + self.loose_of.len()) as u64
+        (self.places.len() + self.loose.newest.len() + self.histograms.newest.len()) as u64
     }
 }

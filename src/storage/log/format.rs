@@ -183,6 +183,8 @@ pub enum Section {
     Rows = 4,
     /// Samples on their own.
     Loose = 5,
+    /// Native histograms.
+    Histograms = 6,
 }
 
 /// A frame under construction.
@@ -439,6 +441,23 @@ pub enum Record<'a> {
         /// Value.
         bits: u64,
     },
+    /// A native histogram.
+    Histogram {
+        /// The series.
+        series: u32,
+        /// Position of timestamp and histogram in the file, for [`read_sized_sample`].
+        offset: u32,
+        /// Time.
+        timestamp_ms: i64,
+        /// For [`super::histogram::read_histogram`].
+        bytes: &'a [u8],
+    },
+}
+
+/// Timestamp and bytes of the histogram at the cursor.
+pub fn read_sized_sample<'a>(cursor: &mut Cursor<'a>, base_ms: i64) -> Option<(i64, &'a [u8])> {
+    let timestamp_ms = base_ms.wrapping_add(cursor.zigzag()?);
+    Some((timestamp_ms, cursor.sized()?))
 }
 
 /// Timestamp and value of the loose sample at the cursor.
@@ -500,6 +519,7 @@ pub fn visit_records<'a>(
                 3 => read_members(&mut section),
                 4 => read_row(&mut section, base_ms),
                 5 => read_loose_record(&mut section, &mut last_series, base_ms),
+                6 => read_histogram_record(&mut section, &mut last_series, base_ms),
                 _ => return Err("unknown section"),
             };
             visit(record.ok_or(short)?)?;
@@ -554,4 +574,16 @@ fn read_loose_record<'a>(
     let offset = u32::try_from(section.at()).ok()?;
     let (timestamp_ms, bits) = read_loose(section, base_ms)?;
     Some(Record::Loose { series, offset, timestamp_ms, bits })
+}
+
+fn read_histogram_record<'a>(
+    section: &mut Cursor<'a>,
+    last_series: &mut i64,
+    base_ms: i64,
+) -> Option<Record<'a>> {
+    *last_series = last_series.checked_add(section.zigzag()?)?;
+    let series = u32::try_from(*last_series).ok()?;
+    let offset = u32::try_from(section.at()).ok()?;
+    let (timestamp_ms, bytes) = read_sized_sample(section, base_ms)?;
+    Some(Record::Histogram { series, offset, timestamp_ms, bytes })
 }

@@ -116,6 +116,10 @@ pub fn add_to_directory(
             directory.add_loose(series, shift_bytes + offset, timestamp_ms);
             Ok(())
         }
+        Record::Histogram { series, offset, timestamp_ms, .. } => {
+            directory.add_histogram(series, shift_bytes + offset, timestamp_ms);
+            Ok(())
+        }
         Record::Series { .. } | Record::Metadata { .. } => Ok(()),
     })
 }

@@ -1,9 +1,14 @@
 //! Samples of series from the rows and loose samples of one log file.
 
-use super::merge::{Parts, Times};
+use std::sync::Arc;
+
+use super::merge::{Parts, Times, Value};
+use crate::model::histogram::Histogram;
 use crate::model::sample::TimeRange;
+use crate::storage::log::directory::Directory;
 use crate::storage::log::file::LogFile;
-use crate::storage::log::format::{Cursor, GROUP_SLOTS_MAX, Row, read_loose};
+use crate::storage::log::format::{Cursor, GROUP_SLOTS_MAX, Row, read_loose, read_sized_sample};
+use crate::storage::log::histogram::read_histogram;
 use crate::storage::registry::SeriesRef;
 use crate::storage::select::QueryError;
 
@@ -26,6 +31,52 @@ struct Gathered {
     times: Vec<i64>,
     values: Vec<f64>,
     offsets: Vec<u32>,
+    histograms: Vec<(i64, u32, Arc<Histogram>)>,
+}
+
+/// Positions of samples on their own, newest first, by series among those that are read.
+type Alone = Vec<(usize, Vec<u32>)>;
+
+/// What is to be read of a file.
+#[derive(Default)]
+struct Plan {
+    /// In order of group and slot.
+    wanted: Vec<Wanted>,
+    /// Positions of the rows of each group in `wanted`.
+    rows: Vec<Vec<u32>>,
+    loose: Alone,
+    histograms: Alone,
+}
+
+impl Plan {
+    fn new(directory: &Directory, limit: usize, series: &[(usize, SeriesRef)]) -> Self {
+        let mut plan = Self::default();
+        let is_visible = |offset: &u32| (*offset as usize) < limit;
+        for (target, (_, series)) in series.iter().enumerate() {
+            let places = directory.places(*series);
+            plan.wanted.extend(places.map(|place| Wanted {
+                group: place.group,
+                slot: place.slot,
+                target,
+                bits: 0,
+            }));
+            let loose: Vec<u32> = directory.loose(*series).filter(is_visible).collect();
+            if !loose.is_empty() {
+                plan.loose.push((target, loose));
+            }
+            let histograms: Vec<u32> = directory.histograms(*series).filter(is_visible).collect();
+            if !histograms.is_empty() {
+                plan.histograms.push((target, histograms));
+            }
+        }
+        plan.wanted.sort_unstable_by_key(|wanted| (wanted.group, wanted.slot));
+        for wanted in plan.wanted.chunk_by(|a, b| a.group == b.group) {
+            let rows = directory.group(wanted[0].group).map_or(&[][..], |group| &group.rows);
+            let visible = rows.partition_point(is_visible);
+            plan.rows.push(rows[..visible].to_vec());
+        }
+        plan
+    }
 }
 
 /// Adds to `parts[position]` the samples of each `(position, series)` that lie in the range and
@@ -38,32 +89,7 @@ pub fn read(
     parts: &mut [Parts],
 ) -> Result<(), QueryError> {
     let limit = limit_bytes as usize;
-    let mut wanted: Vec<Wanted> = Vec::new();
-    let mut loose: Vec<(usize, Vec<u32>)> = Vec::new();
-    let mut groups: Vec<(u32, Vec<u32>)> = Vec::new();
-    {
-        let directory = log.directory().read();
-        for (target, (_, series)) in series.iter().enumerate() {
-            let places = directory.places(*series);
-            wanted.extend(places.map(|place| Wanted {
-                group: place.group,
-                slot: place.slot,
-                target,
-                bits: 0,
-            }));
-            let offsets: Vec<u32> =
-                directory.loose(*series).filter(|offset| (*offset as usize) < limit).collect();
-            if !offsets.is_empty() {
-                loose.push((target, offsets));
-            }
-        }
-        wanted.sort_unstable_by_key(|wanted| (wanted.group, wanted.slot));
-        for wanted in wanted.chunk_by(|a, b| a.group == b.group) {
-            let rows = directory.group(wanted[0].group).map_or(&[][..], |group| &group.rows);
-            let visible = rows.partition_point(|offset| (*offset as usize) < limit);
-            groups.push((wanted[0].group, rows[..visible].to_vec()));
-        }
-    }
+    let mut plan = Plan::new(&log.directory().read(), limit, series);
     let bytes = log.map(limit_bytes)?;
     let corrupt = |offset: u32, reason| QueryError::Corrupt {
         path: log.path().to_owned(),
@@ -72,8 +98,8 @@ pub fn read(
     };
     let base_ms = log.header().base_ms;
     let mut gathered: Vec<Gathered> = series.iter().map(|_| Gathered::default()).collect();
-    let slots = wanted.chunk_by_mut(|a, b| a.group == b.group);
-    for (slots, (_, rows)) in slots.zip(&groups) {
+    let slots = plan.wanted.chunk_by_mut(|a, b| a.group == b.group);
+    for (slots, rows) in slots.zip(&plan.rows) {
         for offset in rows {
             let row = Cursor::new(&bytes, *offset as usize, limit)
                 .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
@@ -82,7 +108,7 @@ pub fn read(
                 .ok_or_else(|| corrupt(*offset, "row has too few values"))?;
         }
     }
-    for (target, offsets) in loose {
+    for (target, offsets) in plan.loose {
         for offset in offsets.into_iter().rev() {
             let (timestamp_ms, bits) = Cursor::new(&bytes, offset as usize, limit)
                 .and_then(|mut cursor| read_loose(&mut cursor, base_ms))
@@ -92,9 +118,27 @@ pub fn read(
             }
         }
     }
+    for (target, offsets) in plan.histograms {
+        // A series at rest repeats its histogram: one copy is enough.
+        let mut last: Option<(&[u8], Arc<Histogram>)> = None;
+        for offset in offsets.into_iter().rev() {
+            let damaged = || corrupt(offset, "histogram is damaged");
+            let (timestamp_ms, own) = Cursor::new(&bytes, offset as usize, limit)
+                .and_then(|mut cursor| read_sized_sample(&mut cursor, base_ms))
+                .ok_or_else(damaged)?;
+            if !range.contains(timestamp_ms) {
+                continue;
+            }
+            let histogram = match &last {
+                Some((bytes, histogram)) if *bytes == own => Arc::clone(histogram),
+                _ => Arc::new(read_histogram(own).ok_or_else(damaged)?),
+            };
+            last = Some((own, Arc::clone(&histogram)));
+            gathered[target].histograms.push((timestamp_ms, offset, histogram));
+        }
+    }
     for (own, (position, _)) in gathered.into_iter().zip(series) {
-        let (times, values) = own.finish();
-        parts[*position].push(Times::Own(times), values);
+        own.finish(&mut parts[*position]);
     }
     Ok(())
 }
@@ -147,7 +191,24 @@ impl Gathered {
     }
 
     /// In order of time; of equal times the one accepted first.
-    fn finish(self) -> (Vec<i64>, Vec<f64>) {
+    fn finish(self, parts: &mut Parts) {
+        if self.histograms.is_empty() {
+            let (times, values) = self.floats();
+            parts.push(Times::Own(times), values);
+            return;
+        }
+        let floats = self.values.into_iter().map(Value::Float);
+        let floats = self.times.into_iter().zip(self.offsets).zip(floats);
+        let floats = floats.map(|((ms, at), value)| (ms, at, value));
+        let histograms = self.histograms.into_iter();
+        let histograms = histograms.map(|(ms, at, own)| (ms, at, Value::Histogram(own)));
+        let mut all: Vec<(i64, u32, Value)> = floats.chain(histograms).collect();
+        all.sort_by_key(|(ms, at, _)| (*ms, *at));
+        all.dedup_by_key(|found| found.0);
+        parts.push_mixed(all.into_iter().map(|(ms, _, value)| (ms, value)).collect());
+    }
+
+    fn floats(self) -> (Vec<i64>, Vec<f64>) {
         if self.times.is_sorted_by(|a, b| a < b) {
             return (self.times, self.values);
         }

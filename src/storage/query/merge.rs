@@ -1,7 +1,9 @@
 //! Putting the samples of one series together from several files.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::model::histogram::Histogram;
 use crate::storage::select::{Column, Run, SeriesColumns};
 
 /// Timestamp slices that a block remembers, to share equal ones: a block has few groups.
@@ -61,14 +63,84 @@ impl std::ops::Deref for Times {
     }
 }
 
+/// Values of one kind.
+pub enum Values {
+    /// Floats.
+    Floats(Vec<f64>),
+    /// Native histograms.
+    Histograms(Vec<Arc<Histogram>>),
+}
+
+impl From<Vec<f64>> for Values {
+    fn from(values: Vec<f64>) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl From<Vec<Arc<Histogram>>> for Values {
+    fn from(values: Vec<Arc<Histogram>>) -> Self {
+        Self::Histograms(values)
+    }
+}
+
+impl Values {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Floats(values) => values.len(),
+            Self::Histograms(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Only those of some rows.
+    pub fn keep(&mut self, rows: Range<usize>) {
+        match self {
+            Self::Floats(values) => keep(values, rows),
+            Self::Histograms(values) => keep(values, rows),
+        }
+    }
+
+    fn is_histograms(&self) -> bool {
+        matches!(self, Self::Histograms(_))
+    }
+}
+
+fn keep<T>(values: &mut Vec<T>, rows: Range<usize>) {
+    values.truncate(rows.end);
+    values.drain(..rows.start);
+}
+
+/// A value of either kind.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<Histogram>),
+}
+
+impl Value {
+    fn is_histogram(&self) -> bool {
+        matches!(self, Self::Histogram(_))
+    }
+}
+
+type Part = (Times, Values);
+
 /// Samples of one series, in the order in which they were accepted: where two parts have the
 /// same timestamp, the earlier part's value counts.
 #[derive(Default)]
-pub struct Parts(Vec<(Times, Vec<f64>)>);
+pub struct Parts(Vec<Part>);
 
 impl Parts {
     /// Adds samples; as many values as timestamps.
-    pub fn push(&mut self, times: Times, values: Vec<f64>) {
+    pub fn push(&mut self, times: Times, values: impl Into<Values>) {
+        let values = values.into();
         debug_assert_eq!(times.len(), values.len());
         debug_assert!(times.is_sorted_by(|a, b| a < b));
         if !values.is_empty() {
@@ -76,38 +148,104 @@ impl Parts {
         }
     }
 
-    /// The merged samples.
-    pub fn finish(mut self, sharing: &mut Sharing) -> SeriesColumns {
-        let in_order = self.0.windows(2).all(|pair| pair[0].0.last() < pair[1].0.first());
-        let (times, values) = match self.0.len() {
-            0 => return SeriesColumns::default(),
-            1 => match self.0.swap_remove(0) {
-                (Times::Own(times), values) => (sharing.share(times), values),
-                (Times::Shared(times), values) => (sharing.share_slice(&times), values),
-            },
-            _ if in_order => {
-                let times = self.0.iter().flat_map(|part| part.0.iter().copied()).collect();
-                let values = self.0.into_iter().flat_map(|part| part.1).collect();
-                (sharing.share(times), values)
-            }
-            _ => {
-                let (times, values) = self.merge();
-                (sharing.share(times), values)
-            }
-        };
-        let run = Run { timestamps_ms: times, values: Column::Floats(values.into()) };
-        SeriesColumns { runs: vec![run] }
+    /// Adds samples of both kinds, strictly ascending in time.
+    pub fn push_mixed(&mut self, samples: Vec<(i64, Value)>) {
+        self.0.extend(split(samples));
     }
 
-    fn merge(self) -> (Vec<i64>, Vec<f64>) {
-        let pairs = |(times, values): &(Times, Vec<f64>)| {
-            times.iter().copied().zip(values.iter().copied()).collect::<Vec<_>>()
-        };
-        let mut all: Vec<(i64, f64)> = self.0.iter().flat_map(pairs).collect();
-        all.sort_by_key(|sample| sample.0);
-        all.dedup_by_key(|sample| sample.0);
-        all.into_iter().unzip()
+    /// The merged samples.
+    pub fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
+        let in_order = self.0.windows(2).all(|pair| pair[0].0.last() < pair[1].0.first());
+        let parts = if in_order { self.0 } else { self.merge() };
+        let mut runs = Vec::new();
+        let mut parts = parts.into_iter().peekable();
+        while let Some(first) = parts.next() {
+            let is_histograms = first.1.is_histograms();
+            let mut run = vec![first];
+            while let Some(next) = parts.next_if(|next| next.1.is_histograms() == is_histograms) {
+                run.push(next);
+            }
+            runs.push(run_of(run, sharing));
+        }
+        SeriesColumns { runs }
     }
+
+    /// Parts that ascend in time.
+    fn merge(self) -> Vec<Part> {
+        let is_floats = self.0.iter().all(|part| !part.1.is_histograms());
+        if is_floats {
+            let pairs = |(times, values): &Part| match values {
+                Values::Floats(values) => {
+                    times.iter().copied().zip(values.iter().copied()).collect()
+                }
+                Values::Histograms(_) => Vec::new(),
+            };
+            let all: Vec<(i64, f64)> = self.0.iter().flat_map(pairs).collect();
+            let (times, values): (Vec<_>, Vec<_>) = first_of_each_time(all).into_iter().unzip();
+            return vec![(Times::Own(times), values.into())];
+        }
+        let mut all = Vec::new();
+        for (times, values) in self.0 {
+            match values {
+                Values::Floats(values) => {
+                    all.extend(times.iter().copied().zip(values.into_iter().map(Value::Float)));
+                }
+                Values::Histograms(values) => {
+                    all.extend(times.iter().copied().zip(values.into_iter().map(Value::Histogram)));
+                }
+            }
+        }
+        split(first_of_each_time(all))
+    }
+}
+
+fn first_of_each_time<T>(mut all: Vec<(i64, T)>) -> Vec<(i64, T)> {
+    all.sort_by_key(|sample| sample.0);
+    all.dedup_by_key(|sample| sample.0);
+    all
+}
+
+/// Neighbours of one kind.
+fn split(samples: Vec<(i64, Value)>) -> Vec<Part> {
+    let part = |run: &[(i64, Value)]| {
+        let times = Times::Own(run.iter().map(|sample| sample.0).collect());
+        let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+        for (_, value) in run {
+            match value {
+                Value::Float(value) => floats.push(*value),
+                Value::Histogram(value) => histograms.push(Arc::clone(value)),
+            }
+        }
+        (times, if histograms.is_empty() { floats.into() } else { histograms.into() })
+    };
+    samples.chunk_by(|a, b| a.1.is_histogram() == b.1.is_histogram()).map(part).collect()
+}
+
+/// Parts of one kind, in order of time, as one run.
+fn run_of(mut parts: Vec<Part>, sharing: &mut Sharing) -> Run {
+    let (times, values) = match parts.len() {
+        1 => match parts.swap_remove(0) {
+            (Times::Own(times), values) => (sharing.share(times), values),
+            (Times::Shared(times), values) => (sharing.share_slice(&times), values),
+        },
+        _ => {
+            let times = parts.iter().flat_map(|part| part.0.iter().copied()).collect();
+            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+            for (_, values) in parts {
+                match values {
+                    Values::Floats(values) => floats.extend(values),
+                    Values::Histograms(values) => histograms.extend(values),
+                }
+            }
+            let is_floats = histograms.is_empty();
+            (sharing.share(times), if is_floats { floats.into() } else { histograms.into() })
+        }
+    };
+    let values = match values {
+        Values::Floats(values) => Column::Floats(values.into()),
+        Values::Histograms(values) => Column::Histograms(values.into()),
+    };
+    Run { timestamps_ms: times, values }
 }
 
 #[cfg(test)]

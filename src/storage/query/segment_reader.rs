@@ -5,9 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::merge::{Parts, Times};
+use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
-use crate::storage::segment::{Segment, TimestampsId};
+use crate::storage::segment::{ChunkKind, Segment, TimestampsId};
 use crate::storage::select::QueryError;
 
 /// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
@@ -55,15 +55,17 @@ impl TimestampColumns {
         for chunk in segment.chunks(ordinal, range)? {
             let whole = self.get(position, segment, chunk.timestamps)?;
             let times = segment.chunk_timestamps(&chunk, &whole)?;
-            let mut values = segment.decode_values(&chunk)?;
+            let mut values: Values = match chunk.kind {
+                ChunkKind::Floats => segment.decode_values(&chunk)?.into(),
+                ChunkKind::Histograms => segment.decode_histograms(&chunk)?.into(),
+            };
             if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
                 parts.push(Times::Shared(times), values);
                 continue;
             }
             let start = times.partition_point(|ms| *ms < range.min_ms);
             let end = times.partition_point(|ms| *ms <= range.max_ms);
-            values.truncate(end);
-            values.drain(..start);
+            values.keep(start..end);
             parts.push(Times::Own(times[start..end].to_vec()), values);
         }
         Ok(())

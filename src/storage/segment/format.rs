@@ -86,12 +86,14 @@ pub(super) enum Section {
     IndexValuePostings = 29,
     /// Postings.
     Postings = 30,
+    /// Chunks of native histograms, ascending.
+    HistogramChunks = 31,
 }
 
 /// Sections of this version, the unused zero included.
-pub(super) const SECTION_COUNT: usize = 31;
+pub(super) const SECTION_COUNT: usize = 32;
 
-const _: () = assert!(Section::Postings as usize + 1 == SECTION_COUNT);
+const _: () = assert!(Section::HistogramChunks as usize + 1 == SECTION_COUNT);
 
 /// The 64-bit integers of [`Section::Info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

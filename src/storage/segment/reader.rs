@@ -16,7 +16,9 @@ use super::format::{
 };
 use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
+use crate::encoding::column::histogram::decode_histograms;
 use crate::encoding::column::{ColumnError, decode_timestamps, decode_values};
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
@@ -40,6 +42,15 @@ pub struct Segment {
     base_ms: i64,
 }
 
+/// What the values of a chunk are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkKind {
+    /// For [`Segment::decode_values`].
+    Floats,
+    /// For [`Segment::decode_histograms`].
+    Histograms,
+}
+
 /// A run of samples of one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkRef {
@@ -51,6 +62,8 @@ pub struct ChunkRef {
     pub last_ms: i64,
     /// Samples.
     pub count: u32,
+    /// What its values are.
+    pub kind: ChunkKind,
     offset: u64,
     length: u64,
     part: Option<Part>,
@@ -307,15 +320,29 @@ impl Segment {
 
     /// The values of a chunk, as many as it has timestamps.
     pub fn decode_values(&self, chunk: &ChunkRef) -> Result<Vec<f64>> {
-        let bytes = self.column(chunk.offset, chunk.length)?;
-        let mask_bytes = chunk.mask_bytes();
-        let Some(bytes) = bytes.get(mask_bytes..) else {
-            return Err(self.column_corrupt(chunk.offset, "chunk without values"));
-        };
+        let (bytes, offset) = self.values_bytes(chunk)?;
         let mut found = Vec::new();
         decode_values(bytes, chunk.count as usize, &mut found)
-            .map_err(|err| self.column_error(chunk.offset + mask_bytes as u64, err))?;
+            .map_err(|err| self.column_error(offset, err))?;
         Ok(found)
+    }
+
+    /// The histograms of a chunk, as many as it has timestamps.
+    pub fn decode_histograms(&self, chunk: &ChunkRef) -> Result<Vec<Arc<Histogram>>> {
+        let (bytes, offset) = self.values_bytes(chunk)?;
+        let mut found = Vec::new();
+        decode_histograms(bytes, chunk.count as usize, &mut found)
+            .map_err(|err| self.column_error(offset, err))?;
+        Ok(found)
+    }
+
+    /// A chunk without its bitmap of rows, and where that begins.
+    fn values_bytes(&self, chunk: &ChunkRef) -> Result<(&[u8], u64)> {
+        let mask_bytes = chunk.mask_bytes();
+        let bytes = self.column(chunk.offset, chunk.length)?.get(mask_bytes..);
+        let bytes =
+            bytes.ok_or_else(|| self.column_corrupt(chunk.offset, "chunk without values"))?;
+        Ok((bytes, chunk.offset + mask_bytes as u64))
     }
 
     fn read_info(&mut self) -> Result<()> {
@@ -377,7 +404,10 @@ impl Segment {
         let offset = self.get(Section::ChunkOffset, index)?;
         let length = self.get(Section::ChunkLength, index)?;
         let (first_ms, last_ms, count) = self.timestamps_summary(timestamps)?;
-        let whole = ChunkRef { timestamps, first_ms, last_ms, count, offset, length, part: None };
+        let is_histograms = self.has_integer(Section::HistogramChunks, index)?;
+        let kind = if is_histograms { ChunkKind::Histograms } else { ChunkKind::Floats };
+        let part = None;
+        let whole = ChunkRef { timestamps, first_ms, last_ms, count, kind, offset, length, part };
         let parts = self.count(Section::PartialChunk);
         let at = self.partition_point(Section::PartialChunk, (0, parts), index)?;
         if at == parts || self.get(Section::PartialChunk, at)? != index {
@@ -484,6 +514,11 @@ impl Segment {
             }
         }
         Ok(low)
+    }
+
+    /// Whether an ascending section has the integer.
+    fn has_integer(&self, section: Section, integer: u64) -> Result<bool> {
+        Ok(self.find_integer(section, (0, self.count(section)), integer)?.is_some())
     }
 
     fn find_integer(

@@ -16,7 +16,9 @@ use super::format::{
 };
 use super::{SegmentInfo, SequenceRange, TimestampsId};
 use crate::base::disk::{Disk, DiskFile};
+use crate::encoding::column::histogram::{encode_histograms, rows_that_fit};
 use crate::encoding::column::{CHUNK_ROWS_MAX, encode_timestamps, encode_values};
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::storage::select::{Column, Run};
 
@@ -75,6 +77,7 @@ struct ChunkMeta {
     offset: u64,
     length: u32,
     part: Option<Box<Part>>,
+    is_histograms: bool,
 }
 
 /// Which rows a chunk has that has not all.
@@ -141,14 +144,69 @@ impl SegmentWriter {
         rows: Rows<'_>,
         values: &[f64],
     ) -> io::Result<()> {
+        let Some((part, count)) = self.begin_chunk(timestamps, rows) else {
+            assert!(values.is_empty(), "a value for each row of the mask");
+            return Ok(());
+        };
+        assert_eq!(values.len(), count, "a value for each row");
+        encode_values(values, &mut self.scratch);
+        self.end_chunk(series, timestamps, part, false)
+    }
+
+    /// Adds native histograms of one series, likewise. They must fit: see [`rows_that_fit`].
+    pub fn histogram_chunk(
+        &mut self,
+        series: SeriesIdentity<'_>,
+        timestamps: TimestampsId,
+        rows: Rows<'_>,
+        values: &[Arc<Histogram>],
+    ) -> io::Result<()> {
+        let Some((part, count)) = self.begin_chunk(timestamps, rows) else {
+            assert!(values.is_empty(), "a value for each row of the mask");
+            return Ok(());
+        };
+        assert_eq!(values.len(), count, "a value for each row");
+        encode_histograms(values, &mut self.scratch);
+        self.end_chunk(series, timestamps, part, true)
+    }
+
+    /// Adds a run of samples of either kind, in as many chunks as it takes.
+    pub fn run(&mut self, series: SeriesIdentity<'_>, run: &Run) -> io::Result<()> {
+        match &run.values {
+            Column::Floats(values) => {
+                let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
+                for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
+                    let timestamps = self.begin_timestamps(times)?;
+                    self.chunk(series, timestamps, Rows::All, values)?;
+                }
+            }
+            Column::Histograms(values) => {
+                let (mut times, mut values) = (&*run.timestamps_ms, &**values);
+                while !values.is_empty() {
+                    let (head, rest) = values.split_at(rows_that_fit(values));
+                    let (head_times, rest_times) = times.split_at(head.len());
+                    let timestamps = self.begin_timestamps(head_times)?;
+                    self.histogram_chunk(series, timestamps, Rows::All, head)?;
+                    (times, values) = (rest_times, rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the bitmap of rows into `scratch`; how many rows there are, if any.
+    fn begin_chunk(
+        &mut self,
+        timestamps: TimestampsId,
+        rows: Rows<'_>,
+    ) -> Option<(Option<Box<Part>>, usize)> {
         let column = &*self.timestamps[timestamps.0 as usize].timestamps_ms;
         self.scratch.clear();
         let part = match rows {
             Rows::All => None,
             Rows::Mask(mask) => {
                 if mask.iter().all(|word| *word == 0) {
-                    assert!(values.is_empty(), "a value for each row of the mask");
-                    return Ok(());
+                    return None;
                 }
                 part_of(mask, column, &mut self.scratch)
             }
@@ -157,26 +215,26 @@ impl SegmentWriter {
             Some(part) => (part.first_ms, part.last_ms, part.count as usize),
             None => (column[0], column[column.len() - 1], column.len()),
         };
-        assert_eq!(values.len(), count, "a value for each row");
         self.min_ms = self.min_ms.min(first_ms);
         self.max_ms = self.max_ms.max(last_ms);
         self.sample_count += count as u64;
-        encode_values(values, &mut self.scratch);
+        Some((part, count))
+    }
+
+    /// Writes what is in `scratch`.
+    fn end_chunk(
+        &mut self,
+        series: SeriesIdentity<'_>,
+        timestamps: TimestampsId,
+        part: Option<Box<Part>>,
+        is_histograms: bool,
+    ) -> io::Result<()> {
         let series = self.series_id(series);
         let length = self.scratch.len() as u32;
         let offset = self.place()?;
-        self.chunks.push(ChunkMeta { series, timestamps: timestamps.0, offset, length, part });
-        Ok(())
-    }
-
-    /// Adds a run of samples, in as many chunks as it takes.
-    pub fn run(&mut self, series: SeriesIdentity<'_>, run: &Run) -> io::Result<()> {
-        let Column::Floats(values) = &run.values else { return Ok(()) };
-        let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
-        for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
-            let timestamps = self.begin_timestamps(times)?;
-            self.chunk(series, timestamps, Rows::All, values)?;
-        }
+        let timestamps = timestamps.0;
+        let meta = ChunkMeta { series, timestamps, offset, length, part, is_histograms };
+        self.chunks.push(meta);
         Ok(())
     }
 
@@ -392,6 +450,11 @@ impl Sections {
         self.column(Section::ChunkTimestamps, rows, |own| u64::from(own.timestamps))?;
         self.column(Section::ChunkOffset, rows, |own| own.offset)?;
         self.column(Section::ChunkLength, rows, |own| u64::from(own.length))?;
+        let histograms = (0..).zip(rows).filter(|(_, own)| own.is_histograms);
+        let histograms: Vec<u64> = histograms.map(|(at, _)| at).collect();
+        if !histograms.is_empty() {
+            self.integers(Section::HistogramChunks, &histograms)?;
+        }
         let parts = rows.iter().enumerate();
         let parts: Vec<(u64, &Part)> =
             parts.filter_map(|(at, own)| Some((at as u64, own.part.as_deref()?))).collect();

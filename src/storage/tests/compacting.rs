@@ -15,6 +15,9 @@ fn hours(machine: &Machine, storage: &Storage, count: i64) {
                 (0..9).map(|i| (labels("m", i), now, (half * step + i as i64) as f64)).collect();
             samples.push((labels("lone", 0), now - step * 1_000, 0.5));
             samples.push((labels("m", 3), now - 50 * MINUTE, -1.0));
+            samples.push((labels("h", 0), now, histogram((half * 15 + step) as u64)));
+            let mixed = if step % 4 == 0 { 0.25 } else { histogram(step as u64) };
+            samples.push((labels("h", 1), now - step * 1_500, mixed));
             append(storage, &samples);
             machine.clock.advance_ms(2 * MINUTE);
         }
@@ -59,7 +62,7 @@ fn segments_are_merged_into_windows_and_read_the_same() {
     assert_eq!(levels(&storage), ["2: -1..0", "2: 0..24", "2: 24..26"]);
     assert_eq!(dump(&all(&storage)), before);
     let names = storage.label_values("__name__", &[], TimeRange::ALL).unwrap();
-    assert_eq!(names, ["lone", "m"]);
+    assert_eq!(names, ["h", "lone", "m"]);
     drop(storage);
     let storage = machine.open();
     assert_eq!(dump(&all(&storage)), before);

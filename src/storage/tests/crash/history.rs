@@ -59,7 +59,8 @@ impl History {
 
     /// Repeats often, and is every kind of float.
     fn bits(&self) -> u64 {
-        match self.below(12) {
+        match self.below(14) {
+            12 | 13 => histogram(self.below(40)).to_bits(),
             0 => STALE_BITS,
             1 => self.rng.next_u64(),
             2 => f64::NAN.to_bits() | self.below(1 << 20),
@@ -130,7 +131,10 @@ impl History {
             let labels = series_labels(*series);
             let pairs: Vec<_> = labels.iter().collect();
             let key = if as_pairs { SeriesKey::Pairs(&pairs) } else { SeriesKey::Labels(&labels) };
-            batch.float(key, *timestamp_ms, f64::from_bits(*bits));
+            match histogram_of(*bits) {
+                Some(own) => batch.histogram(key, *timestamp_ms, &own),
+                None => batch.float(key, *timestamp_ms, f64::from_bits(*bits)),
+            }
         }
         Staged { batch, content, is_strict, on_reject }
     }
