@@ -2,9 +2,11 @@
 
 mod basics;
 mod compacting;
+mod concurrency;
 mod crash;
 mod histograms;
 mod sealing;
+mod sharding;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,9 @@
-//! `kill -9` under load at random moments: what was acknowledged is there afterwards.
+//! `kill -9` under load at random moments, with scrapes and rules at work: what was acknowledged is
+//! there afterwards. And what the system sees of it: no answer before the sync has returned.
+#![expect(clippy::disallowed_methods, reason = "watches a real process")]
 
+use std::collections::HashMap;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -7,7 +11,7 @@ use narthex::base::rng::{Rng, SimRng};
 
 use crate::process::{SeriesToWrite, Server, instant, now_ms, remote_write};
 
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 200;
 /// Writers that send at the same time, each its own series.
 const WRITERS: usize = 3;
 const SERIES_PER_WRITER: usize = 20;
@@ -51,29 +55,44 @@ fn assert_all_there(server: &Server, start_ms: i64, acknowledged: &[AtomicI64]) 
         if rows == 0 {
             continue;
         }
-        // The newest acknowledged row, and that none before it is missing.
+        // Rows count up from 0: none is missing when there are so many, the newest is the last
+        // acknowledged one and the sum is right.
         let at = (start_ms + (rows - 1) * ROW_INTERVAL_MS) as f64 / 1000.0;
-        let range_ms = rows * ROW_INTERVAL_MS;
-        let counted =
-            format!("count_over_time(kept_total{{writer=\"{writer}\"}}[{range_ms}ms] @ {at})");
-        let found = instant(server.port, &counted);
-        let found = found.as_array().unwrap();
-        assert_eq!(found.len(), SERIES_PER_WRITER, "{counted}\n{}", server.log());
-        for series in found {
-            assert_eq!(series["value"][1], rows.to_string().as_str(), "{counted}\n{series}");
-        }
-        let newest = instant(server.port, &format!("kept_total{{writer=\"{writer}\"}} @ {at}"));
-        for series in newest.as_array().unwrap() {
-            assert_eq!(series["value"][1], (rows - 1).to_string().as_str());
-        }
+        let range =
+            format!("kept_total{{writer=\"{writer}\"}}[{}ms] @ {at}", rows * ROW_INTERVAL_MS);
+        let query = format!(
+            "count_over_time({range}) + 0 * sum_over_time({range}) == {rows} \
+             and last_over_time({range}) == {} and sum_over_time({range}) == {}",
+            rows - 1,
+            rows * (rows - 1) / 2
+        );
+        let found = instant(server.port, &query);
+        assert_eq!(found.as_array().unwrap().len(), SERIES_PER_WRITER, "{query}\n{}", server.log());
     }
 }
 
+/// Scrapes of itself and a rule over what is written keep the store busy beside the writers.
+fn configuration(port: u16) -> String {
+    format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+         rule_files: [rules.yml]\n\
+         scrape_configs:\n\
+         - job_name: self\n  static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
+    )
+}
+
+const RULES: &str = "groups:\n- name: busy\n  interval: 1s\n  rules:\n  \
+    - {record: 'kept:sum', expr: sum by (writer) (kept_total)}\n  \
+    - {alert: Busy, expr: up == 0, for: 1m}\n";
+
 #[test]
-fn acknowledged_samples_survive_fifty_kills() {
+fn acknowledged_samples_survive_two_hundred_kills() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server =
-        Server::start(folder.path(), "global: {}\n", &["--web.enable-remote-write-receiver"]);
+    std::fs::write(folder.path().join("rules.yml"), RULES).unwrap();
+    let arguments = ["--web.enable-remote-write-receiver"];
+    let mut server = Server::start(folder.path(), "global: {}\n", &arguments);
+    // The port is known now; the configuration is read at each of the restarts.
+    std::fs::write(folder.path().join("narthex.yml"), configuration(server.port)).unwrap();
     let rng = SimRng::new(now_ms() as u64);
     let start_ms = now_ms() / 1000 * 1000 - 3_600_000;
     let acknowledged: Vec<AtomicI64> = (0..WRITERS).map(|_| AtomicI64::new(0)).collect();
@@ -85,7 +104,7 @@ fn acknowledged_samples_survive_fifty_kills() {
                 let (port, stop) = (server.port, &stop);
                 scope.spawn(move || write_rows(port, writer, start_ms, next, stop));
             }
-            std::thread::sleep(Duration::from_millis(20 + rng.next_u64() % 200));
+            std::thread::sleep(Duration::from_millis(5 + rng.next_u64() % 55));
             server.kill();
             stop.store(true, Ordering::Relaxed);
         });
@@ -103,4 +122,90 @@ fn acknowledged_samples_survive_fifty_kills() {
         median < READY_MAX && slowest < SLOWEST_MAX,
         "ready after {median:?}, at most {slowest:?}"
     );
+}
+
+/// What a trace of system calls tells, line by line.
+#[derive(Default)]
+struct Trace {
+    /// Frames written to log files so far.
+    written: usize,
+    /// Frames that a sync has covered which returned.
+    durable: usize,
+    /// Frames written before the sync that a thread is in began.
+    under_way: HashMap<String, usize>,
+    answers: usize,
+}
+
+impl Trace {
+    fn line(&mut self, line: &str) {
+        let (thread, call) = line.split_once(' ').unwrap_or((line, ""));
+        let call = call.trim_start();
+        if call.starts_with("pwrite64(") && call.contains("/wal/") {
+            self.written += 1;
+        } else if call.starts_with("fdatasync(") && call.contains("/wal/") {
+            self.under_way.insert(thread.to_owned(), self.written);
+        }
+        let is_sync = call.starts_with("fdatasync(") || call.contains("fdatasync resumed>");
+        if is_sync
+            && call.ends_with("= 0")
+            && let Some(covered) = self.under_way.remove(thread)
+        {
+            self.durable = self.durable.max(covered);
+        }
+        if call.contains("HTTP/1.1 204") {
+            self.answers += 1;
+            let (durable, written) = (self.durable, self.written);
+            assert_eq!(durable, written, "answer {} before its sync: {line}", self.answers);
+        }
+    }
+}
+
+/// One sender that waits for each answer: when it goes out, all that was written is synced.
+#[test]
+fn no_answer_leaves_before_the_sync_has_returned() {
+    let traced = |command: &mut Command| {
+        command.args(["true"]).stdout(Stdio::null()).stderr(Stdio::null()).status()
+    };
+    let works = traced(Command::new("strace").args(["-o", "/dev/null"]));
+    if !works.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("NARTHEX_REQUIRE_STRACE").is_none(), "strace does not work here");
+        eprintln!("skipped: strace is not installed or may not trace");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--web.enable-remote-write-receiver"];
+    let mut server = Server::start(folder.path(), "global: {}\n", &arguments);
+    server.kill();
+    let trace = folder.path().join("trace");
+    server.start_traced(&trace);
+    let (stop, next) = (AtomicBool::new(false), AtomicI64::new(0));
+    let start_ms = now_ms() - 3_600_000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| write_rows(server.port, 0, start_ms, &next, &stop));
+        crate::process::wait_for("rows", || (next.load(Ordering::Relaxed) >= 30).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+    });
+    server.kill();
+    let mut seen = Trace::default();
+    std::fs::read_to_string(&trace).unwrap().lines().for_each(|line| seen.line(line));
+    assert!(30 <= seen.answers && 30 <= seen.written, "{} answers", seen.answers);
+}
+
+#[test]
+fn a_trace_with_an_early_answer_is_refused() {
+    let good = "1 pwrite64(9</d/wal/1.log>, \"\", 5, 40) = 5\n\
+        2 fdatasync(9</d/wal/1.log> <unfinished ...>\n\
+        2 <... fdatasync resumed>) = 0\n\
+        3 sendto(12<socket:[1]>, \"HTTP/1.1 204 No Content\", 23, 0) = 23";
+    let check = |lines: &[&str]| {
+        let mut trace = Trace::default();
+        lines.iter().for_each(|line| trace.line(line));
+    };
+    let lines: Vec<_> = good.lines().collect();
+    check(&lines);
+    for missing in 1..3 {
+        let mut lines = lines.clone();
+        lines.remove(missing);
+        assert!(std::panic::catch_unwind(|| check(&lines)).is_err(), "without line {missing}");
+    }
 }

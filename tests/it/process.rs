@@ -148,6 +148,8 @@ impl Drop for Process {
     }
 }
 
+const BINARY: &str = env!("CARGO_BIN_EXE_narthex");
+
 /// A Narthex server on a free port, with its own folder.
 pub struct Server {
     pub port: u16,
@@ -169,10 +171,14 @@ impl Server {
     }
 
     fn spawn(folder: &Path, port: u16, arguments: &[String]) -> Process {
+        Self::spawn_by(Command::new(BINARY), folder, port, arguments)
+    }
+
+    fn spawn_by(mut command: Command, folder: &Path, port: u16, arguments: &[String]) -> Process {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         Process::spawn(
-            Command::new(env!("CARGO_BIN_EXE_narthex"))
+            command
                 .arg(format!("--config.file={}", folder.join("narthex.yml").display()))
                 .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
                 .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -200,6 +206,15 @@ impl Server {
         self.process = Self::spawn(&self.folder, self.port, &self.arguments);
         self.wait_until_ready();
         begun.elapsed()
+    }
+
+    /// The same under strace, whose lines go to `trace`: what is written where and synced when.
+    pub fn start_traced(&mut self, trace: &Path) {
+        let mut command = Command::new("strace");
+        let calls = "trace=pwrite64,fdatasync,write,writev,sendto,sendmsg";
+        command.args(["-f", "-D", "-y", "-s", "40", "-e", calls, "-o"]).arg(trace).arg(BINARY);
+        self.process = Self::spawn_by(command, &self.folder, self.port, &self.arguments);
+        self.wait_until_ready();
     }
 
     /// Everything it logged so far.
