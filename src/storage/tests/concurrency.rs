@@ -106,8 +106,12 @@ fn readers_see_each_commit_once_and_whole() {
         let writers: Vec<_> = writers.collect();
         let ended: Vec<_> = writers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         is_over.store(true, Ordering::Relaxed);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        ended.into_iter().for_each(|writer| writer.unwrap());
+        for other in others {
+            other.join().unwrap();
+        }
+        for writer in ended {
+            writer.unwrap();
+        }
     });
     for (writer, done) in done.iter().enumerate() {
         look(&storage, writer, done, done, start_ms);
@@ -136,9 +140,10 @@ fn no_ticket_is_settled_before_its_frame_is_on_disk() {
         let acknowledged: [AtomicU64; WRITERS] = Default::default();
         let wanted = SimRng::new(seed).next_u64() % 40;
         std::thread::scope(|scope| {
+            let mut writers = Vec::new();
             for (writer, acknowledged) in acknowledged.iter().enumerate() {
                 let storage = &storage;
-                scope.spawn(move || {
+                writers.push(scope.spawn(move || {
                     for number in 0..ROWS_UNTIL_CUT {
                         let samples = row(writer, number, start_ms);
                         let Ok((_, ticket)) = try_append(storage, OnReject::Skip, &samples[..8])
@@ -150,9 +155,10 @@ fn no_ticket_is_settled_before_its_frame_is_on_disk() {
                         }
                         acknowledged.store(number + 1, Ordering::SeqCst);
                     }
-                });
+                }));
             }
-            while acknowledged[0].load(Ordering::SeqCst) <= wanted {
+            let first = &writers[0];
+            while acknowledged[0].load(Ordering::SeqCst) <= wanted && !first.is_finished() {
                 std::thread::yield_now();
             }
             machine.disk.crash();
