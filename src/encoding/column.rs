@@ -10,6 +10,7 @@ pub mod varint;
 
 mod bits;
 mod decimal;
+mod dense;
 mod integers;
 mod kernels;
 mod sparse;
@@ -20,6 +21,9 @@ mod xor;
 mod tests;
 
 pub use timestamps::{decode_timestamps, encode_timestamps};
+
+use decimal::Form;
+use kernels::Kernels;
 
 /// Rows of one chunk: a year of one-minute samples, and 4 MiB decoded.
 pub const CHUNK_ROWS_MAX: usize = 512 << 10;
@@ -41,9 +45,30 @@ const TAG_CONSTANT: u8 = 1;
 const TAG_SPARSE: u8 = 2;
 const TAG_XOR: u8 = 3;
 const TAG_DECIMAL: u8 = 4;
+const TAG_DENSE: u8 = 5;
+
+/// What a chunk is encoded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Density {
+    /// Fast to write and to read.
+    Fast,
+    /// For long-term storage: some 10 % smaller where there are many rows, but slower to read.
+    Dense,
+}
+
+/// Dense and XOR chunks, which take several times longer to read, are worth their time if they are
+/// smaller by one part in this many.
+const SLOW_GAIN: usize = 20;
+/// Dense chunks save at least a byte in so many rows: what is tiny anyway stays fast.
+const ROWS_PER_BYTE: usize = 32;
 
 /// Appends the smallest encoding of the values that we know.
 pub fn encode_values(values: &[f64], out: &mut Vec<u8>) {
+    encode_values_as(values, Density::Fast, out);
+}
+
+/// Appends the smallest encoding of the values for a purpose.
+pub fn encode_values_as(values: &[f64], density: Density, out: &mut Vec<u8>) {
     assert!(values.len() <= CHUNK_ROWS_MAX, "a chunk has a limited number of rows");
     if let Some(bits) = constant(values) {
         out.push(TAG_CONSTANT);
@@ -60,11 +85,27 @@ pub fn encode_values(values: &[f64], out: &mut Vec<u8>) {
         }
         best_len
     };
-    offer(TAG_SPARSE, sparse::encode(values));
-    let len = offer(TAG_DECIMAL, decimal::encode(values));
-    // Decimals that pack well are never beaten by XOR, which needs a bit for each row.
+    let mut len = offer(TAG_SPARSE, sparse::encode(values));
+    let mut offer_integers = |integers: decimal::Encoder| {
+        let mut len = offer(TAG_DECIMAL, Some(integers.packed()));
+        if density == Density::Dense {
+            let gain = (len / SLOW_GAIN).max(values.len() / ROWS_PER_BYTE);
+            len = offer(TAG_DENSE, integers.dense(len.saturating_sub(gain)));
+        }
+        len
+    };
+    if let Some(decimals) = decimal::Encoder::new(values) {
+        len = offer_integers(decimals);
+    }
+    // What packs well as decimals is never beaten by what takes doubles by their bits.
     if values.len() * 2 < len {
-        offer(TAG_XOR, Some(xor::encode(values)));
+        if let Some(bits) = decimal::Encoder::of_bits(values) {
+            len = len.min(offer_integers(bits));
+        }
+        let by_xor = xor::encode(values);
+        if by_xor.len() <= len - len / SLOW_GAIN {
+            offer(TAG_XOR, Some(by_xor));
+        }
     }
     match best {
         Some((tag, bytes)) => {
@@ -105,7 +146,8 @@ pub fn decode_values_into(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnErr
         TAG_CONSTANT => take_trimmed(payload).map(|bits| out.fill(f64::from_bits(bits))),
         TAG_SPARSE => sparse::decode(payload, out),
         TAG_XOR => xor::decode(payload, out),
-        TAG_DECIMAL => decimal::decode(payload, out),
+        TAG_DECIMAL => decimal::decode(payload, Form::Packed, Kernels::detect(), out),
+        TAG_DENSE => decimal::decode(payload, Form::Dense, Kernels::detect(), out),
         _ => return Err(ColumnError { offset_bytes: 0, reason: "unknown codec of values" }),
     };
     decoded.map_err(|err| ColumnError { offset_bytes: err.offset_bytes + 1, ..err })

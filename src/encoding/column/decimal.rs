@@ -5,11 +5,14 @@
 //! Programs compute seconds from milliseconds in several ways, which differ in the last bit; so
 //! there are several conversions. The integers lose their common factor and are packed as they
 //! are, as differences, or as differences of differences.
+//!
+//! Doubles in full precision go the same way: their bits, taken as integers, are in the order of
+//! the doubles, and neighbours in time are mostly neighbours there.
 
 use super::integers::{self, BLOCK, Unpacker};
-use super::kernels::{Finish, Kernels, Scale, Sums};
+use super::kernels::{Finish, Kernels, Scale, Sums, from_order, to_order};
 use super::timestamps::differences;
-use super::{ColumnError, Cursor, varint};
+use super::{ColumnError, Cursor, dense, varint};
 
 const POWERS: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
@@ -26,6 +29,9 @@ const ROWS_PER_ODD: usize = 8;
 /// Values that a conversion is chosen by.
 const PROBES: usize = 16;
 
+/// Fewer rows are not worth a table of frequencies.
+const DENSE_ROWS_MIN: usize = 100;
+
 /// Packed as they are.
 const MODE_PLAIN: u8 = 0;
 /// Differences packed.
@@ -33,7 +39,7 @@ const MODE_STEPS: u8 = 1;
 /// Differences of differences packed.
 const MODE_CHANGES: u8 = 2;
 
-/// How values come from integers: a number from 0 to 25, as in the format.
+/// How values come from integers: a number from 0 to 26, as in the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Conversion(u8);
 
@@ -43,6 +49,8 @@ const DIVISIONS: std::ops::Range<u8> = 0..16;
 const MULTIPLICATIONS: std::ops::Range<u8> = 16..25;
 /// Divided by 1000 twice.
 const THOUSANDTHS_TWICE: std::ops::Range<u8> = 25..26;
+/// The integers are the bits of doubles, in their order.
+const BITS: Conversion = Conversion(26);
 
 impl Conversion {
     fn digits(self) -> usize {
@@ -58,6 +66,7 @@ impl Conversion {
             0 => Finish::Whole,
             16..25 => Finish::Multiply(FRACTIONS[self.digits()]),
             25 => Finish::DivideTwice(1e3, 1e3),
+            26 => Finish::Bits,
             _ => Finish::Divide(POWERS[self.digits()]),
         }
     }
@@ -68,6 +77,7 @@ impl Conversion {
             Finish::Divide(by) => integer as f64 / by,
             Finish::Multiply(by) => integer as f64 * by,
             Finish::DivideTwice(by, then) => integer as f64 / by / then,
+            Finish::Bits => from_order(integer),
         }
     }
 
@@ -157,6 +167,7 @@ impl Decimals {
             Finish::DivideTwice(by, then) => {
                 self.convert_by(values, end, |float| float / by / then)
             }
+            Finish::Bits => None,
         }
     }
 
@@ -208,48 +219,128 @@ fn serving(value: f64, first: Conversion, end: u8) -> Option<Conversion> {
     (first.0..end).map(Conversion).find(|own| own.integer(value).is_some())
 }
 
-/// `None` when too many values are no decimals.
-pub(super) fn encode(values: &[f64]) -> Option<Vec<u8>> {
-    let Decimals { conversion, integers: mut found, odd } = Decimals::of(values)?;
-    let first = *found.first()?;
-    let factor = common_factor(&found);
-    if factor == 1 {
-        for integer in &mut found {
-            *integer -= first;
-        }
-    } else {
-        for integer in &mut found {
-            *integer = (*integer - first) / factor;
-        }
-    }
-    let mode = smallest_mode(&found);
-    let mut out = Vec::with_capacity(found.len() * 2 + 16);
-    out.push(conversion.0 << 2 | mode);
-    varint::put_signed(first, &mut out);
-    varint::put(factor as u64, &mut out);
-    varint::put(odd.len() as u64, &mut out);
-    let mut last_row = 0;
-    for (row, bits) in odd {
-        varint::put((row - last_row) as u64, &mut out);
-        out.extend_from_slice(&bits.to_le_bytes());
-        last_row = row;
-    }
-    if mode != MODE_PLAIN {
-        found = differences(&found);
-    }
-    if mode == MODE_CHANGES {
-        varint::put_signed(found[0], &mut out);
-        found = differences(&found);
-    }
-    integers::pack(&found, &mut out);
-    Some(out)
+/// Decimals without their common factor.
+pub(super) struct Encoder {
+    conversion: Conversion,
+    first: i64,
+    factor: i64,
+    odd: Vec<(usize, u64)>,
+    /// Counted from the first one.
+    found: Vec<i64>,
 }
 
-pub(super) fn decode(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
+impl Encoder {
+    /// `None` when too many values are no decimals.
+    pub(super) fn new(values: &[f64]) -> Option<Self> {
+        let Decimals { conversion, integers, odd } = Decimals::of(values)?;
+        Some(Self::counted(conversion, integers, odd))
+    }
+
+    /// Any doubles by their bits: how far they lie from each other in the order of all doubles.
+    /// `None` when too many are no numbers.
+    pub(super) fn of_bits(values: &[f64]) -> Option<Self> {
+        let mut last = to_order(*values.iter().find(|value| value.is_finite())?);
+        let (mut integers, mut odd) = (Vec::with_capacity(values.len()), Vec::new());
+        for (row, value) in values.iter().enumerate() {
+            if value.is_finite() {
+                last = to_order(*value);
+            } else {
+                odd.push((row, value.to_bits()));
+            }
+            integers.push(last);
+        }
+        let odd_max = values.len() / ROWS_PER_ODD + 1;
+        (odd.len() <= odd_max).then(|| Self::counted(BITS, integers, odd))
+    }
+
+    /// Takes the first integer and the common factor out of at least one.
+    fn counted(conversion: Conversion, integers: Vec<i64>, odd: Vec<(usize, u64)>) -> Self {
+        let mut found = integers;
+        let (first, factor) = (found[0], common_factor(&found));
+        if factor == 1 {
+            for integer in &mut found {
+                *integer = integer.wrapping_sub(first);
+            }
+        } else {
+            for integer in &mut found {
+                *integer = (*integer - first) / factor;
+            }
+        }
+        Self { conversion, first, factor, odd, found }
+    }
+
+    /// In packed blocks.
+    pub(super) fn packed(&self) -> Vec<u8> {
+        let mode = smallest_mode(&self.found);
+        let mut out = Vec::with_capacity(self.found.len() * 2 + 16);
+        let left = self.begin(mode, &mut out);
+        integers::pack(&left, &mut out);
+        out
+    }
+
+    /// By frequency. `None` when there are too few rows for that, or it takes more than
+    /// `len_max` bytes.
+    pub(super) fn dense(&self, len_max: usize) -> Option<Vec<u8>> {
+        if self.found.len() < DENSE_ROWS_MIN {
+            return None;
+        }
+        let mut best: Option<(f64, Vec<u8>)> = None;
+        for mode in [MODE_PLAIN, MODE_STEPS, MODE_CHANGES] {
+            let mut out = Vec::new();
+            let left = self.begin(mode, &mut out);
+            let plan = dense::Plan::of(&left);
+            let bytes = plan.bytes() + out.len() as f64;
+            if bytes < best.as_ref().map_or(len_max as f64, |best| best.0) {
+                plan.write(&left, &mut out);
+                best = Some((bytes, out));
+            }
+        }
+        best.map(|best| best.1).filter(|bytes| bytes.len() <= len_max)
+    }
+
+    /// Writes what stands before the integers, and gives these.
+    fn begin(&self, mode: u8, out: &mut Vec<u8>) -> Vec<i64> {
+        out.push(self.conversion.0 << 2 | mode);
+        varint::put_signed(self.first, out);
+        varint::put(self.factor as u64, out);
+        varint::put(self.odd.len() as u64, out);
+        let mut last_row = 0;
+        for (row, bits) in &self.odd {
+            varint::put((row - last_row) as u64, out);
+            out.extend_from_slice(&bits.to_le_bytes());
+            last_row = *row;
+        }
+        if mode == MODE_PLAIN {
+            return self.found.clone();
+        }
+        let steps = differences(&self.found);
+        if mode == MODE_STEPS {
+            return steps;
+        }
+        varint::put_signed(steps[0], out);
+        differences(&steps)
+    }
+}
+
+/// How integers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// By [`Encoder::packed`].
+    Packed,
+    /// By [`Encoder::dense`].
+    Dense,
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    form: Form,
+    kernels: Kernels,
+    out: &mut [f64],
+) -> Result<(), ColumnError> {
     let mut input = Cursor::new(bytes);
     let head = input.byte()?;
     let (conversion, mode) = (Conversion(head >> 2), head & 3);
-    if THOUSANDTHS_TWICE.end <= conversion.0 || MODE_CHANGES < mode {
+    if BITS.0 < conversion.0 || MODE_CHANGES < mode {
         return Err(input.error("unknown kind of decimals"));
     }
     let first = input.signed()?;
@@ -276,10 +367,17 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
         rest = put_first(rest, conversion.value(second)).ok_or(input.error("too few rows"))?;
     }
     let finish = conversion.finish();
-    match mode {
-        MODE_PLAIN => decode_blocks::<0>(&mut input, sums, scale, finish, rest)?,
-        MODE_STEPS => decode_blocks::<1>(&mut input, sums, scale, finish, rest)?,
-        _ => decode_blocks::<2>(&mut input, sums, scale, finish, rest)?,
+    match form {
+        Form::Packed => {
+            let mut unpacker = Unpacker::new(kernels);
+            let next = |len, out: &mut _| unpacker.block(&mut input, len, out);
+            decode_integers(mode, next, kernels, sums, scale, finish, rest)?;
+        }
+        Form::Dense => {
+            let mut reader = dense::Reader::new(&mut input, kernels)?;
+            let next = |len, out: &mut _| reader.block(len, out);
+            decode_integers(mode, next, kernels, sums, scale, finish, rest)?;
+        }
     }
     input.end()?;
     let mut odd = Cursor { bytes, at: odd_start };
@@ -293,23 +391,39 @@ pub(super) fn decode(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
     Ok(())
 }
 
+fn decode_integers(
+    mode: u8,
+    next: impl FnMut(usize, &mut [i64; BLOCK]) -> Result<(), ColumnError>,
+    kernels: Kernels,
+    sums: Sums,
+    scale: Scale,
+    finish: Finish,
+    out: &mut [f64],
+) -> Result<(), ColumnError> {
+    match mode {
+        MODE_PLAIN => decode_blocks::<0>(next, kernels, sums, scale, finish, out),
+        MODE_STEPS => decode_blocks::<1>(next, kernels, sums, scale, finish, out),
+        _ => decode_blocks::<2>(next, kernels, sums, scale, finish, out),
+    }
+}
+
+/// `next` reads so many integers.
 fn decode_blocks<const SUMS: u8>(
-    input: &mut Cursor<'_>,
+    mut next: impl FnMut(usize, &mut [i64; BLOCK]) -> Result<(), ColumnError>,
+    kernels: Kernels,
     mut sums: Sums,
     scale: Scale,
     finish: Finish,
     out: &mut [f64],
 ) -> Result<(), ColumnError> {
-    let kernels = Kernels::detect();
-    let mut unpacker = Unpacker::new(kernels);
     let mut block = [0; BLOCK];
     let (whole, last) = out.as_chunks_mut::<BLOCK>();
     for values in whole {
-        unpacker.block(input, BLOCK, &mut block)?;
+        next(BLOCK, &mut block)?;
         kernels.finish::<SUMS>(&mut block, &mut sums, scale, finish, values);
     }
     if !last.is_empty() {
-        unpacker.block(input, last.len(), &mut block)?;
+        next(last.len(), &mut block)?;
         let mut values = [0.0; BLOCK];
         kernels.finish::<SUMS>(&mut block, &mut sums, scale, finish, &mut values);
         last.copy_from_slice(&values[..last.len()]);
@@ -324,8 +438,12 @@ fn put_first(rows: &mut [f64], value: f64) -> Option<&mut [f64]> {
     Some(rest)
 }
 
-/// The largest number that divides all differences; 1 when there are none.
+/// The largest number that divides all differences; 1 when there are none, or some are too large.
 fn common_factor(integers: &[i64]) -> i64 {
+    let range = integers.iter().min().zip(integers.iter().max());
+    if range.is_none_or(|(least, most)| most.checked_sub(*least).is_none()) {
+        return 1;
+    }
     let mut factor = 0_u64;
     for pair in integers.windows(2) {
         let mut rest = pair[1].abs_diff(pair[0]);

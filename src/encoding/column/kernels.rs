@@ -22,6 +22,8 @@ pub(super) enum Finish {
     Multiply(f64),
     /// Divided by one number and then by another.
     DivideTwice(f64, f64),
+    /// The bits of a double: see [`to_order`].
+    Bits,
 }
 
 /// What became of the integers before a block when they were summed up.
@@ -44,22 +46,33 @@ pub(super) struct Scale {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels {
     avx2: bool,
+    bmi2: bool,
 }
 
 impl Kernels {
     /// Asks the processor.
     pub(super) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        let avx2 = std::arch::is_x86_feature_detected!("avx2");
+        let (avx2, bmi2) = (
+            std::arch::is_x86_feature_detected!("avx2"),
+            std::arch::is_x86_feature_detected!("bmi1")
+                && std::arch::is_x86_feature_detected!("bmi2"),
+        );
         #[cfg(not(target_arch = "x86_64"))]
-        let avx2 = false;
-        Self { avx2 }
+        let (avx2, bmi2) = (false, false);
+        Self { avx2, bmi2 }
     }
 
     /// The plain form, which every processor runs.
     #[cfg(test)]
     pub(super) fn plain() -> Self {
-        Self { avx2: false }
+        Self { avx2: false, bmi2: false }
+    }
+
+    /// Whether code compiled for BMI1 and BMI2 may run.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn has_bmi2(self) -> bool {
+        self.bmi2
     }
 
     /// A block of integers of `width` bits (at most 64) above `base`. There are bytes for a whole
@@ -103,10 +116,13 @@ impl Kernels {
             add_up(&mut sums.outer, block);
         }
         match finish {
-            Finish::Whole => map(block, scale, out, |float| float),
-            Finish::Divide(by) => map(block, scale, out, |float| float / by),
-            Finish::Multiply(by) => map(block, scale, out, |float| float * by),
-            Finish::DivideTwice(by, then) => map(block, scale, out, |float| float / by / then),
+            Finish::Whole => map(block, scale, out, to_float),
+            Finish::Divide(by) => map(block, scale, out, |own| to_float(own) / by),
+            Finish::Multiply(by) => map(block, scale, out, |own| to_float(own) * by),
+            Finish::DivideTwice(by, then) => {
+                map(block, scale, out, |own| to_float(own) / by / then);
+            }
+            Finish::Bits => map(block, scale, out, from_order),
         }
     }
 }
@@ -139,10 +155,22 @@ fn add_up(sum: &mut i64, block: &mut [i64; BLOCK]) {
     }
 }
 
-fn map(block: &[i64; BLOCK], scale: Scale, out: &mut [f64; BLOCK], value: impl Fn(f64) -> f64) {
+fn map(block: &[i64; BLOCK], scale: Scale, out: &mut [f64; BLOCK], value: impl Fn(i64) -> f64) {
     for (slot, integer) in out.iter_mut().zip(block) {
-        *slot = value(to_float(scale.first.wrapping_add(integer.wrapping_mul(scale.factor))));
+        *slot = value(scale.first.wrapping_add(integer.wrapping_mul(scale.factor)));
     }
+}
+
+/// The bits of a double as an integer that is in order as doubles are: next to each other are
+/// doubles with nothing between them.
+pub(super) fn to_order(value: f64) -> i64 {
+    let bits = value.to_bits() as i64;
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+/// Undoes [`to_order`].
+pub(super) fn from_order(integer: i64) -> f64 {
+    f64::from_bits((integer ^ ((integer >> 63) as u64 >> 1) as i64) as u64)
 }
 
 const LOW: u64 = 0x4330_0000_0000_0000;
@@ -200,6 +228,7 @@ mod tests {
                 Finish::Divide(1e3),
                 Finish::Multiply(1e-3),
                 Finish::DivideTwice(1e3, 1e3),
+                Finish::Bits,
             ] {
                 let block = random_block(&rng, width);
                 check_finish::<0>(&block, scale, finish);

@@ -8,12 +8,13 @@
 
 use std::arch::x86_64::{
     __m128i, __m256d, __m256i, _mm_loadu_si128, _mm256_add_epi64, _mm256_add_pd, _mm256_and_si256,
-    _mm256_blend_epi32, _mm256_castsi256_pd, _mm256_castsi256_si128, _mm256_cvtepu32_epi64,
-    _mm256_div_pd, _mm256_extract_epi64, _mm256_extracti128_si256, _mm256_loadu_si256,
-    _mm256_mul_epu32, _mm256_mul_pd, _mm256_permute4x64_epi64, _mm256_set_m128i, _mm256_set1_epi32,
-    _mm256_set1_epi64x, _mm256_set1_pd, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_slli_epi64, _mm256_slli_si256, _mm256_srli_epi64, _mm256_srlv_epi32, _mm256_srlv_epi64,
-    _mm256_storeu_pd, _mm256_storeu_si256, _mm256_sub_pd, _mm256_xor_si256,
+    _mm256_blend_epi32, _mm256_castsi256_pd, _mm256_castsi256_si128, _mm256_cmpgt_epi64,
+    _mm256_cvtepu32_epi64, _mm256_div_pd, _mm256_extract_epi64, _mm256_extracti128_si256,
+    _mm256_loadu_si256, _mm256_mul_epu32, _mm256_mul_pd, _mm256_permute4x64_epi64,
+    _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_pd, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_slli_si256, _mm256_srli_epi64,
+    _mm256_srlv_epi32, _mm256_srlv_epi64, _mm256_storeu_pd, _mm256_storeu_si256, _mm256_sub_pd,
+    _mm256_xor_si256,
 };
 
 use super::{BOTH, Finish, HIGH, LOW, SLACK_BYTES, Scale, Sums};
@@ -168,20 +169,21 @@ pub(super) fn finish<const SUMS: u8>(
     out: &mut [f64; BLOCK],
 ) {
     match finish {
-        Finish::Whole => scaled::<SUMS>(block, sums, scale, out, |floats| floats),
+        Finish::Whole => scaled::<SUMS>(block, sums, scale, out, |own| to_floats(own)),
         Finish::Divide(by) => {
             let by = _mm256_set1_pd(by);
-            scaled::<SUMS>(block, sums, scale, out, |floats| _mm256_div_pd(floats, by));
+            scaled::<SUMS>(block, sums, scale, out, |own| _mm256_div_pd(to_floats(own), by));
         }
         Finish::Multiply(by) => {
             let by = _mm256_set1_pd(by);
-            scaled::<SUMS>(block, sums, scale, out, |floats| _mm256_mul_pd(floats, by));
+            scaled::<SUMS>(block, sums, scale, out, |own| _mm256_mul_pd(to_floats(own), by));
         }
         Finish::DivideTwice(by, then) => {
             let (by, then) = (_mm256_set1_pd(by), _mm256_set1_pd(then));
-            let divide = |floats| _mm256_div_pd(_mm256_div_pd(floats, by), then);
+            let divide = |own| _mm256_div_pd(_mm256_div_pd(to_floats(own), by), then);
             scaled::<SUMS>(block, sums, scale, out, divide);
         }
+        Finish::Bits => scaled::<SUMS>(block, sums, scale, out, |own| from_order(own)),
     }
 }
 
@@ -192,15 +194,15 @@ fn scaled<const SUMS: u8>(
     sums: &mut Sums,
     scale: Scale,
     out: &mut [f64; BLOCK],
-    value: impl Fn(__m256d) -> __m256d,
+    value: impl Fn(__m256i) -> __m256d,
 ) {
     let first = _mm256_set1_epi64x(scale.first);
     if scale.factor == 1 {
-        let add = |own| value(to_floats(_mm256_add_epi64(own, first)));
+        let add = |own| value(_mm256_add_epi64(own, first));
         summed::<SUMS>(block, sums, out, add);
     } else {
         let factor = _mm256_set1_epi64x(scale.factor);
-        let add = |own| value(to_floats(_mm256_add_epi64(multiply(own, factor), first)));
+        let add = |own| value(_mm256_add_epi64(multiply(own, factor), first));
         summed::<SUMS>(block, sums, out, add);
     }
 }
@@ -265,4 +267,13 @@ fn to_floats(integers: __m256i) -> __m256d {
     let low = _mm256_castsi256_pd(_mm256_blend_epi32::<0b1010_1010>(integers, low));
     let high = _mm256_castsi256_pd(_mm256_xor_si256(_mm256_srli_epi64::<32>(integers), high));
     _mm256_add_pd(_mm256_sub_pd(high, both), low)
+}
+
+/// As [`super::from_order`].
+#[target_feature(enable = "avx2")]
+#[inline]
+fn from_order(integers: __m256i) -> __m256d {
+    let negative = _mm256_cmpgt_epi64(_mm256_setzero_si256(), integers);
+    let flipped = _mm256_srli_epi64::<1>(negative);
+    _mm256_castsi256_pd(_mm256_xor_si256(integers, flipped))
 }
