@@ -4,6 +4,7 @@
 
 pub mod append;
 mod compact;
+mod delete;
 mod fingerprint;
 mod head;
 pub mod index;
@@ -18,6 +19,7 @@ mod retention;
 mod seal;
 pub mod segment;
 pub mod select;
+mod snapshot;
 pub mod stats;
 mod store;
 mod sync;
@@ -111,6 +113,24 @@ impl Storage {
     pub fn compact_now(&self) -> Result<(), SealError> {
         self.seal_now()?;
         self.store.compact(Urgency::Now)
+    }
+
+    /// Hides the samples in the range of series that fulfil all matchers of any set, as far as they
+    /// were committed before. Blocks until that is durable; the space is freed soon after.
+    pub fn delete_series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<(), SealError> {
+        self.store.delete_series(sets, range)
+    }
+
+    /// Frees the space of everything that was deleted. Blocks.
+    pub fn clean_tombstones(&self) -> Result<(), SealError> {
+        self.seal_now()?;
+        self.store.clean_tombstones(Urgency::Now)
+    }
+
+    /// Makes a copy of all samples, or of those that are not in log files any more, in a folder
+    /// of its own under `snapshots` in the data directory; its name. Blocks until it is durable.
+    pub fn snapshot(&self, with_head: bool) -> Result<String, SealError> {
+        self.store.make_snapshot(with_head)
     }
 
     /// Figures about the head; lists are cut to the `limit` largest entries.

@@ -45,6 +45,12 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/status/walreplay", get(status::walreplay))
         .route("/write", post(write::write).layer(write_body))
         .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route(
+            "/admin/tsdb/clean_tombstones",
+            post(admin::clean_tombstones).put(admin::clean_tombstones),
+        )
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .fallback(any(not_found))
 }
 

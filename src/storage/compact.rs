@@ -36,29 +36,35 @@ const PACE_SERIES: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What a merge wrote: files that nobody names yet.
-type Written = Vec<OpenSegment>;
+type Written = Vec<(SegmentEntry, Segment)>;
+
+/// What is merged, and how.
+pub struct Merge {
+    /// Level and windows of what is written.
+    pub plan: Plan,
+    /// In order of acceptance.
+    pub inputs: Vec<Arc<OpenSegment>>,
+    /// The last deletion that the inputs know of.
+    pub tombstone: u64,
+}
 
 impl Store {
     /// Merges until nothing is worth it. Blocks; several callers take turns.
     pub fn compact(&self, urgency: Urgency) -> Result<(), SealError> {
         let _compaction = self.compaction.lock();
-        while let Some((plan, inputs)) = self.next_merge(urgency) {
+        while let Some(merge) = self.next_merge(urgency) {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
             }
-            self.merge_and_count(&plan, &inputs, urgency)?;
+            self.merge_and_count(&merge, urgency)?;
         }
         Ok(())
     }
 
-    fn merge_and_count(
-        &self,
-        plan: &Plan,
-        inputs: &[Arc<OpenSegment>],
-        urgency: Urgency,
-    ) -> Result<(), SealError> {
+    /// Merges, and tells the metrics. The caller has the lock of compaction.
+    pub fn merge_and_count(&self, merge: &Merge, urgency: Urgency) -> Result<(), SealError> {
         let started = self.clock.monotonic();
-        let merged = self.merge(plan, inputs, urgency);
+        let merged = self.merge(merge, urgency);
         let seconds = self.seconds_since(started);
         self.metrics.seal_seconds.observe(seconds);
         match &merged {
@@ -66,11 +72,13 @@ impl Store {
             Err(SealError::Closing) => {}
             Err(_) => self.metrics.seals_failed.inc(),
         }
-        debug!(level = plan.level, inputs = inputs.len(), seconds, "Segments were merged.");
+        let (level, inputs) = (merge.plan.level, merge.inputs.len());
+        debug!(level, inputs, seconds, "Segments were merged.");
         merged
     }
 
-    fn next_merge(&self, urgency: Urgency) -> Option<(Plan, Vec<Arc<OpenSegment>>)> {
+    /// What is to be merged next. The caller has the lock of compaction.
+    pub fn next_merge(&self, urgency: Urgency) -> Option<Merge> {
         let version = self.version.load();
         let piece = |own: &Arc<OpenSegment>| {
             let info = own.segment.info();
@@ -81,18 +89,14 @@ impl Store {
         let widths = plan::widths(self.retention_ms.load(Ordering::Relaxed));
         let plan = plan::next(&pieces, widths, self.range()?.max_ms, urgency)?;
         let inputs = plan.inputs.iter().map(|at| Arc::clone(&version.segments[*at])).collect();
-        Some((plan, inputs))
+        Some(Merge { plan, inputs, tombstone: version.tombstone() })
     }
 
-    /// Replaces `inputs`, which are in order of acceptance, by what is written for the windows.
-    pub fn merge(
-        &self,
-        plan: &Plan,
-        inputs: &[Arc<OpenSegment>],
-        urgency: Urgency,
-    ) -> Result<(), SealError> {
+    /// Replaces the inputs by what is written for the windows.
+    fn merge(&self, merge: &Merge, urgency: Urgency) -> Result<(), SealError> {
+        let inputs = &merge.inputs;
         let mut made = Vec::new();
-        let written = self.write_merged(plan, inputs, urgency, &mut made);
+        let written = self.write_merged(merge, urgency, &mut made);
         let merged = written.and_then(|written| self.exchange(inputs, written));
         if !matches!(merged, Ok(true)) && !self.is_poisoned() {
             for path in &made {
@@ -117,21 +121,24 @@ impl Store {
             return Ok(false);
         }
         let mut edits: Vec<_> = dropped.iter().map(|id| Edit::DropSegment(*id)).collect();
-        edits.extend(written.iter().map(|own| Edit::AddSegment(own.entry)));
-        manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
+        edits.extend(written.iter().map(|(entry, _)| Edit::AddSegment(*entry)));
         let mut version = Version::clone(&self.version.load());
-        version.exchange(&dropped, written.into_iter().map(Arc::new));
+        // Something may have been deleted meanwhile.
+        let opened = written.into_iter().map(|(entry, own)| version.open_segment(entry, own));
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
+        version.exchange(&dropped, opened);
         self.version.store(Arc::new(version));
         Ok(true)
     }
 
     fn write_merged(
         &self,
-        plan: &Plan,
-        inputs: &[Arc<OpenSegment>],
+        merge: &Merge,
         urgency: Urgency,
         made: &mut Vec<PathBuf>,
     ) -> Result<Written, SealError> {
+        let Merge { plan, inputs, tombstone } = merge;
         let firsts = inputs.iter().map(|own| own.entry.first_sequence);
         let lasts = inputs.iter().map(|own| own.entry.last_sequence);
         let sequences =
@@ -146,8 +153,9 @@ impl Store {
             writer.finish(sequences).map_err(not_poisoning)?;
             let segment = Segment::open(&*self.disk, &output.path)?;
             let (first_sequence, last_sequence) = (sequences.first, sequences.last);
-            let entry = SegmentEntry { id, first_sequence, last_sequence, level: plan.level };
-            written.push(OpenSegment { entry, segment });
+            let (level, tombstone) = (plan.level, *tombstone);
+            let entry = SegmentEntry { id, first_sequence, last_sequence, level, tombstone };
+            written.push((entry, segment));
         }
         Ok(written)
     }
@@ -168,8 +176,10 @@ impl Store {
         while let Some((fingerprint, labels)) = heads.next(&mut sources)? {
             let mut parts = Parts::default();
             for (input, ordinal) in &sources {
-                let segment = &inputs[*input].segment;
-                columns.read(*input as u32, segment, *ordinal, window, &mut parts)?;
+                let own = &inputs[*input];
+                for range in own.visible(window, *ordinal) {
+                    columns.read(*input as u32, &own.segment, *ordinal, range, &mut parts)?;
+                }
             }
             let identity = SeriesIdentity { fingerprint, labels: &labels };
             for run in parts.finish(&mut sharing).runs {
@@ -183,7 +193,8 @@ impl Store {
     /// The thread that merges until the store closes.
     pub fn run_compaction(&self) {
         while self.wait_for_compaction(LOOK_EVERY) {
-            if let Err(err) = self.compact(Urgency::Background)
+            let cleaned = self.clean_tombstones(Urgency::Background);
+            if let Err(err) = self.compact(Urgency::Background).and(cleaned)
                 && !matches!(err, SealError::Poisoned | SealError::Closing)
             {
                 warn!(error = %err, "Segments could not be merged; it will be tried again.");

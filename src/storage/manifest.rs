@@ -5,6 +5,8 @@
 //! file that is missing is corruption. When the log of edits is long, its sum is written to a new
 //! file that replaces the old one. Drawn in `docs/formats/manifest.md`.
 
+mod tombstone;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use super::fingerprint::HashKey;
 use super::log::format::{Cursor, push_varint, push_zigzag};
 use super::options::OpenError;
 use crate::base::disk::{Disk, DiskFile};
+pub use tombstone::TombstoneEntry;
 
 /// `NTXM` and the format's version, which may still change while it is 0.
 const MAGIC: [u8; 8] = *b"NTXM\0\0\0\0";
@@ -40,10 +43,21 @@ pub struct SegmentEntry {
     /// How often it was merged, roughly: see [`super::compact`]. Of two segments with the same
     /// timestamp, the one of the higher level was accepted earlier.
     pub level: u8,
+    /// Deletions up to this number were known when it was written: nothing of theirs is in it.
+    pub tombstone: u64,
+}
+
+/// What the manifest tells of the registry checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointEntry {
+    /// Number of the file.
+    pub id: u64,
+    /// The last deletion before it.
+    pub tombstone: u64,
 }
 
 /// A step from one state of the store to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// There is a new log file.
     AddLog(u64),
@@ -56,9 +70,13 @@ pub enum Edit {
     /// A segment is not needed any more.
     DropSegment(u64),
     /// There is a new registry checkpoint, which replaces the one before.
-    Checkpoint(u64),
+    Checkpoint(CheckpointEntry),
     /// Newest sample ever taken in, in milliseconds.
     NewestTime(i64),
+    /// Samples were deleted.
+    AddTombstone(Arc<TombstoneEntry>),
+    /// No file has anything of a deletion any more.
+    DropTombstone(u64),
 }
 
 /// The sum of all edits.
@@ -69,7 +87,9 @@ pub struct State {
     /// Segments.
     pub segments: BTreeMap<u64, SegmentEntry>,
     /// The registry checkpoint.
-    pub checkpoint: Option<u64>,
+    pub checkpoint: Option<CheckpointEntry>,
+    /// Deletions that still hide something, or may.
+    pub tombstones: BTreeMap<u64, Arc<TombstoneEntry>>,
     /// Newest sample told by an edit.
     pub newest_ms: Option<i64>,
     /// Larger than every number that was ever named.
@@ -77,8 +97,8 @@ pub struct State {
 }
 
 impl State {
-    fn apply(&mut self, edit: Edit) -> Result<(), &'static str> {
-        match edit {
+    fn apply(&mut self, edit: &Edit) -> Result<(), &'static str> {
+        match *edit {
             Edit::AddLog(id) => {
                 self.next_id = self.next_id.max(id + 1);
                 self.logs.insert(id, None);
@@ -96,11 +116,18 @@ impl State {
             Edit::DropSegment(id) => {
                 self.segments.remove(&id).ok_or("unknown segment is dropped")?;
             }
-            Edit::Checkpoint(id) => {
-                self.next_id = self.next_id.max(id + 1);
-                self.checkpoint = Some(id);
+            Edit::Checkpoint(entry) => {
+                self.next_id = self.next_id.max(entry.id + 1);
+                self.checkpoint = Some(entry);
             }
             Edit::NewestTime(newest_ms) => self.newest_ms = Some(newest_ms),
+            Edit::AddTombstone(ref entry) => {
+                self.next_id = self.next_id.max(entry.id + 1);
+                self.tombstones.insert(entry.id, Arc::clone(entry));
+            }
+            Edit::DropTombstone(id) => {
+                self.tombstones.remove(&id).ok_or("unknown deletion is dropped")?;
+            }
         }
         Ok(())
     }
@@ -115,8 +142,31 @@ impl State {
         edits.extend(self.segments.values().copied().map(Edit::AddSegment));
         edits.extend(self.checkpoint.map(Edit::Checkpoint));
         edits.extend(self.newest_ms.map(Edit::NewestTime));
+        edits.extend(self.tombstones.values().cloned().map(Edit::AddTombstone));
         edits
     }
+
+    /// The state after these edits of nothing.
+    pub fn of(edits: &[Edit]) -> Result<Self, &'static str> {
+        let mut state = Self::default();
+        edits.iter().try_for_each(|edit| state.apply(edit))?;
+        Ok(state)
+    }
+}
+
+/// Writes the manifest of another data directory, durably.
+pub fn write_new(disk: &dyn Disk, folder: &Path, key: HashKey, state: &State) -> io::Result<()> {
+    disk.replace(&folder.join(FILE_NAME), &sum(key, state).0)
+}
+
+/// A whole manifest, and how many edits are in it: an edit is never empty.
+fn sum(key: HashKey, state: &State) -> (Vec<u8>, u64) {
+    let (mut bytes, edits) = (header(key).to_vec(), state.edits());
+    if edits.is_empty() {
+        return (bytes, 0);
+    }
+    bytes.extend_from_slice(&encode(0, &edits));
+    (bytes, 1)
 }
 
 /// The open manifest.
@@ -190,7 +240,7 @@ impl Manifest {
     pub fn edit(&mut self, edits: &[Edit]) -> io::Result<()> {
         let mut next = self.state.clone();
         for edit in edits {
-            next.apply(*edit).map_err(io::Error::other)?;
+            next.apply(edit).map_err(io::Error::other)?;
         }
         let frame = encode(self.edit_count, edits);
         let end_bytes = self.end_bytes + frame.len() as u64;
@@ -212,8 +262,7 @@ impl Manifest {
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
-        let mut bytes = header(self.key).to_vec();
-        bytes.extend_from_slice(&encode(0, &self.state.edits()));
+        let (bytes, edit_count) = sum(self.key, &self.state);
         if 2 * bytes.len() as u64 > self.end_bytes {
             return Ok(());
         }
@@ -221,7 +270,7 @@ impl Manifest {
         self.file = self.disk.open(&self.path)?;
         self.end_bytes = bytes.len() as u64;
         self.allocated_bytes = self.end_bytes;
-        self.edit_count = 1;
+        self.edit_count = edit_count;
         Ok(())
     }
 }
@@ -264,25 +313,7 @@ fn read_header(bytes: &[u8]) -> Result<HashKey, &'static str> {
 fn encode(number: u64, edits: &[Edit]) -> Vec<u8> {
     let mut out = vec![0; EDIT_HEADER_BYTES];
     for edit in edits {
-        let (tag, fields) = match *edit {
-            Edit::AddLog(id) => (1, [id, 0, 0, 0]),
-            Edit::CloseLog(id, bytes) => (2, [id, bytes, 0, 0]),
-            Edit::DropLog(id) => (3, [id, 0, 0, 0]),
-            Edit::AddSegment(entry) => {
-                let SegmentEntry { id, first_sequence, last_sequence, level } = entry;
-                (4, [id, first_sequence, last_sequence, u64::from(level)])
-            }
-            Edit::DropSegment(id) => (5, [id, 0, 0, 0]),
-            Edit::Checkpoint(id) => (6, [id, 0, 0, 0]),
-            Edit::NewestTime(newest_ms) => {
-                out.push(7);
-                push_zigzag(&mut out, newest_ms);
-                continue;
-            }
-        };
-        out.push(tag);
-        let count = field_count(tag);
-        fields[..count].iter().for_each(|field| push_varint(&mut out, *field));
+        push_edit(&mut out, edit);
     }
     let body = (out.len() - EDIT_HEADER_BYTES) as u32;
     out[0..4].copy_from_slice(&body.to_le_bytes());
@@ -292,10 +323,35 @@ fn encode(number: u64, edits: &[Edit]) -> Vec<u8> {
     out
 }
 
+fn push_edit(out: &mut Vec<u8>, edit: &Edit) {
+    let (tag, fields) = match *edit {
+        Edit::AddLog(id) => (1, [id, 0, 0, 0, 0]),
+        Edit::CloseLog(id, bytes) => (2, [id, bytes, 0, 0, 0]),
+        Edit::DropLog(id) => (3, [id, 0, 0, 0, 0]),
+        Edit::AddSegment(entry) => {
+            let SegmentEntry { id, first_sequence, last_sequence, level, tombstone } = entry;
+            (4, [id, first_sequence, last_sequence, u64::from(level), tombstone])
+        }
+        Edit::DropSegment(id) => (5, [id, 0, 0, 0, 0]),
+        Edit::Checkpoint(CheckpointEntry { id, tombstone }) => (6, [id, tombstone, 0, 0, 0]),
+        Edit::NewestTime(newest_ms) => {
+            out.push(7);
+            return push_zigzag(out, newest_ms);
+        }
+        Edit::AddTombstone(ref entry) => {
+            out.push(8);
+            return entry.push(out);
+        }
+        Edit::DropTombstone(id) => (9, [id, 0, 0, 0, 0]),
+    };
+    out.push(tag);
+    fields[..field_count(tag)].iter().for_each(|field| push_varint(out, *field));
+}
+
 fn field_count(tag: u8) -> usize {
     match tag {
-        2 => 2,
-        4 => 4,
+        2 | 6 => 2,
+        4 => 5,
         _ => 1,
     }
 }
@@ -327,24 +383,28 @@ fn decode(bytes: &[u8], at: usize, number: u64) -> Result<(Vec<Edit>, usize), &'
 
 fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
     let tag = cursor.u8()?;
-    if tag == 7 {
-        return Some(Edit::NewestTime(cursor.zigzag()?));
+    match tag {
+        7 => return Some(Edit::NewestTime(cursor.zigzag()?)),
+        8 => return TombstoneEntry::read(cursor).map(|entry| Edit::AddTombstone(Arc::new(entry))),
+        _ => {}
     }
-    let mut fields = [0; 4];
+    let mut fields = [0; 5];
     for field in &mut fields[..field_count(tag)] {
         *field = cursor.varint()?;
     }
-    let [id, first_sequence, last_sequence, level] = fields;
+    let [id, second, last_sequence, level, tombstone] = fields;
     Some(match tag {
         1 => Edit::AddLog(id),
-        2 => Edit::CloseLog(id, first_sequence),
+        2 => Edit::CloseLog(id, second),
         3 => Edit::DropLog(id),
         4 => {
-            let level = u8::try_from(level).ok()?;
-            Edit::AddSegment(SegmentEntry { id, first_sequence, last_sequence, level })
+            let (first_sequence, level) = (second, u8::try_from(level).ok()?);
+            let entry = SegmentEntry { id, first_sequence, last_sequence, level, tombstone };
+            Edit::AddSegment(entry)
         }
         5 => Edit::DropSegment(id),
-        6 => Edit::Checkpoint(id),
+        6 => Edit::Checkpoint(CheckpointEntry { id, tombstone: second }),
+        9 => Edit::DropTombstone(id),
         _ => return None,
     })
 }
@@ -368,7 +428,7 @@ fn read_edits(bytes: &[u8]) -> Result<Edits, (usize, &'static str)> {
         match decode(bytes, at, read.count) {
             Ok((edits, end)) => {
                 for edit in edits {
-                    read.state.apply(edit).map_err(|reason| (at, reason))?;
+                    read.state.apply(&edit).map_err(|reason| (at, reason))?;
                 }
                 (read.count, read.last, read.end) = (read.count + 1, at, end);
             }
@@ -395,6 +455,8 @@ fn has_later_edit(bytes: &[u8], at: usize, number: u64) -> bool {
 mod tests {
     use super::*;
     use crate::base::disk::SimDisk;
+    use crate::model::matcher::Matcher;
+    use crate::model::sample::TimeRange;
 
     fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
         let disk = SimDisk::new(seed);
@@ -412,7 +474,14 @@ mod tests {
             first_sequence: id * 10,
             last_sequence: id * 10 + 9,
             level: (id % 4) as u8,
+            tombstone: id % 3,
         })
+    }
+
+    fn tombstone(id: u64) -> Edit {
+        let range = TimeRange { min_ms: 1, max_ms: 2 };
+        let sets = vec![vec![Matcher::equal("a", "b")]];
+        Edit::AddTombstone(Arc::new(TombstoneEntry { id, sequence: 3, range, sets }))
     }
 
     #[test]
@@ -422,9 +491,11 @@ mod tests {
             let mut manifest = open(&disk).unwrap();
             manifest.edit(&[Edit::AddLog(1)]).unwrap();
             manifest.edit(&[Edit::CloseLog(1, 99), Edit::AddLog(2)]).unwrap();
-            manifest
-                .edit(&[segment(3), Edit::DropLog(1), Edit::Checkpoint(4), Edit::NewestTime(-5)])
-                .unwrap();
+            let checkpoint = Edit::Checkpoint(CheckpointEntry { id: 4, tombstone: 2 });
+            let edits = [segment(3), Edit::DropLog(1), checkpoint, Edit::NewestTime(-5)];
+            manifest.edit(&edits).unwrap();
+            manifest.edit(&[tombstone(5), tombstone(6)]).unwrap();
+            manifest.edit(&[Edit::DropTombstone(5)]).unwrap();
             let state = manifest.state().clone();
             sim.fail_after(Some(seed % 3));
             let failed = manifest.edit(&[segment(9)]).is_err();

@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
+use super::delete::visible;
 use super::log::file::LogFile;
 use super::registry::{Registry, SeriesRef};
 use super::segment::Segment;
@@ -106,7 +107,8 @@ impl Store {
         });
         let mut found = Found::new(found);
         for (position, own) in snapshot.segments(range) {
-            for ordinal in own.segment.select(matchers)? {
+            let selected = own.segment.select(matchers)?;
+            for ordinal in selected.into_iter().filter(|ordinal| own.shows(range, *ordinal)) {
                 found.add(position, ordinal, &own.segment)?;
             }
         }
@@ -161,9 +163,18 @@ fn head_series(
     if logs.peek().is_none() {
         return RoaringBitmap::new();
     }
-    let directories: Vec<_> = logs.map(|log| log.directory().read()).collect();
+    let directories: Vec<_> =
+        logs.map(|log| (log.directory().read(), snapshot.version.hidden_in_log(log))).collect();
     let matching = registry.index().select(matchers);
-    let present = |series: &u32| directories.iter().any(|directory| directory.has(*series));
+    let present = |series: &u32| {
+        directories.iter().any(|(directory, hidden)| {
+            let shows = || {
+                let parts = visible(range, *series, hidden.iter().copied());
+                parts.into_iter().any(|part| part.overlaps(directory.range()))
+            };
+            directory.has(*series) && (hidden.is_empty() || shows())
+        })
+    };
     matching.iter().filter(present).collect()
 }
 
@@ -180,12 +191,15 @@ impl BlockSource for Blocks {
             for (segment, ordinal) in &source.segments {
                 let own = &self.snapshot.version.segments[*segment as usize];
                 let target = &mut parts[position];
-                self.columns.read(*segment, &own.segment, *ordinal, self.range, target)?;
+                for range in own.visible(self.range, *ordinal) {
+                    self.columns.read(*segment, &own.segment, *ordinal, range, target)?;
+                }
             }
         }
         for log in self.snapshot.logs(self.range) {
             let limit_bytes = self.snapshot.limit_bytes(log);
-            log_reader::read(log, limit_bytes, &head, self.range, &mut parts)?;
+            let hidden = self.snapshot.version.hidden_in_log(log);
+            log_reader::read_visible(log, limit_bytes, &head, self.range, &hidden, &mut parts)?;
         }
         let mut sharing = Sharing::default();
         let series = parts.into_iter().map(|parts| parts.finish(&mut sharing)).collect();

@@ -5,7 +5,7 @@
 //! not happen). Damage elsewhere is reported; a damaged log file is kept in `quarantine` and
 //! used up to the damage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use tracing::{error, info, warn};
 
+use super::delete::Tombstone;
 use super::fingerprint::HashKey;
 use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
@@ -23,7 +24,7 @@ use super::head::judge::{NO_SAMPLE, Newest};
 use super::log::file::{self, LogFile};
 use super::log::format::{FILE_HEADER_BYTES, FileHeader, Frame, Record, Row, visit_records};
 use super::log::scan::{Tail, add_to_directory, scan};
-use super::manifest::{self, Edit, Manifest, State};
+use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::registry::{Registry, SeriesRef, checkpoint};
@@ -52,6 +53,8 @@ struct Recovered {
     checkpoint_sequence: u64,
     /// Numbers with samples but without a definition, which was in a log file that is damaged.
     undefined: RoaringBitmap,
+    /// Deletions that the checkpoint does not know and that are younger than what was read so far.
+    deletions: VecDeque<Arc<TombstoneEntry>>,
 }
 
 /// Opens the store.
@@ -73,6 +76,10 @@ pub fn open(
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
     let (mut logs, log_edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
     recovered.end(&logs);
+    let index = recovered.registry.index();
+    let tombstones = manifest.state().tombstones.values();
+    let tombstones = tombstones.map(|own| Arc::new(Tombstone::new(Arc::clone(own), index)));
+    let tombstones = tombstones.collect();
     let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let header = FileHeader {
         file_id: manifest.state().next_id,
@@ -92,7 +99,7 @@ pub fn open(
     let (series, sequence) = (recovered.registry.len(), recovered.sequence);
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
-        version: ArcSwap::from_pointee(Version { segments, logs }),
+        version: ArcSwap::from_pointee(Version { segments, logs, tombstones }),
         syncer: Syncer::new(options.wal_sync, sequence),
         retention_ms: AtomicI64::new(options.retention_ms.unwrap_or(i64::MAX)),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
@@ -148,7 +155,7 @@ fn prepare_folders(
 fn remove_garbage(disk: &dyn Disk, folders: &Folders, state: &State) {
     let logs = state.logs.keys().map(|id| file::file_name(*id)).collect();
     let segments = state.segments.keys().map(|id| segment_file_name(*id)).collect();
-    let checkpoints = state.checkpoint.iter().map(|id| checkpoint::file_name(*id)).collect();
+    let checkpoints = state.checkpoint.iter().map(|own| checkpoint::file_name(own.id)).collect();
     let named: [(&Path, BTreeSet<String>); 3] =
         [(&folders.logs, logs), (&folders.segments, segments), (&folders.registry, checkpoints)];
     for (folder, named) in named {
@@ -178,8 +185,11 @@ fn open_segments(
         if !disk.exists(&path) {
             return Err(OpenError::Missing(path));
         }
-        match Segment::open(disk, &path) {
-            Ok(segment) => segments.push(Arc::new(OpenSegment { entry: *entry, segment })),
+        let opened = Segment::open(disk, &path).and_then(|segment| {
+            OpenSegment::new(*entry, Arc::new(segment), state.tombstones.values())
+        });
+        match opened {
+            Ok(segment) => segments.push(Arc::new(segment)),
             // Written by a newer program: not damaged, and not ours to drop.
             Err(err @ QueryError::Corrupt { reason: UNKNOWN_VERSION, .. }) => {
                 return Err(err.into());
@@ -221,6 +231,7 @@ impl Recovered {
             sequence: 0,
             checkpoint_sequence: 0,
             undefined: RoaringBitmap::new(),
+            deletions: VecDeque::new(),
         }
     }
 
@@ -232,8 +243,11 @@ impl Recovered {
     ) -> Result<(), OpenError> {
         let segments = state.segments.values().map(|segment| segment.last_sequence);
         self.sequence = segments.max().unwrap_or(0);
-        let Some(id) = state.checkpoint else { return Ok(()) };
-        let path = folders.registry.join(checkpoint::file_name(id));
+        let known = state.checkpoint.map_or(0, |own| own.tombstone);
+        let deletions = state.tombstones.values().filter(|own| known < own.id);
+        self.deletions = deletions.cloned().collect();
+        let Some(entry) = state.checkpoint else { return Ok(()) };
+        let path = folders.registry.join(checkpoint::file_name(entry.id));
         let bytes = disk.len(&path).map_err(|err| missing(&path, err))?;
         let bytes = disk.map(&path, bytes).map_err(OpenError::io(&path))?;
         let read = checkpoint::read(&path, &bytes, &mut |entry| {
@@ -241,6 +255,7 @@ impl Recovered {
             self.registry.restore(entry.series, fingerprint, entry.canonical)?;
             self.newest.grow(entry.series as usize + 1);
             self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
+            self.newest.set_hollow(entry.series, entry.is_hollow);
             Ok(())
         })?;
         self.checkpoint_sequence = read.sequence;
@@ -264,6 +279,7 @@ impl Recovered {
                 return Err(OpenError::Missing(path));
             }
             let log = LogFile::open(disk, &folders.logs, *id)?;
+            self.delete_before(log.header().first_sequence);
             let (end_bytes, tail) = self.read_log(&log, *closed_bytes)?;
             if let Tail::Corrupt { offset_bytes, reason } = tail {
                 error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
@@ -356,12 +372,12 @@ impl Recovered {
                     self.apply_row(members, &row)?;
                 }
                 Record::Loose { series, timestamp_ms, bits, .. } => {
-                    if self.newest_of(series).is_some_and(|newest| timestamp_ms > newest.0) {
+                    if self.is_newest(series, timestamp_ms) {
                         self.newest.set(series, timestamp_ms, bits);
                     }
                 }
                 Record::Histogram { series, timestamp_ms, bytes, .. } => {
-                    if self.newest_of(series).is_some_and(|newest| timestamp_ms > newest.0) {
+                    if self.is_newest(series, timestamp_ms) {
                         let bits = histogram_bits(self.key, bytes);
                         self.newest.set(series, timestamp_ms, bits);
                     }
@@ -380,8 +396,26 @@ impl Recovered {
         Some(self.newest.get(series))
     }
 
+    /// Whether a sample is the newest of its series.
+    fn is_newest(&mut self, series: SeriesRef, timestamp_ms: i64) -> bool {
+        self.newest_of(series).is_some()
+            && self.newest.get_for(series, timestamp_ms).0 < timestamp_ms
+    }
+
+    /// Notes whose newest sample was deleted before a commit.
+    fn delete_before(&mut self, sequence: u64) {
+        while let Some(own) = self.deletions.pop_front_if(|own| own.sequence < sequence) {
+            for set in &own.sets {
+                for series in self.registry.index().select(set) {
+                    self.newest.hollow_out(series, own.range);
+                }
+            }
+        }
+    }
+
     /// When all files are read.
     fn end(&mut self, logs: &[Arc<LogFile>]) {
+        self.delete_before(u64::MAX);
         let mut named = RoaringBitmap::new();
         for log in logs {
             named |= log.directory().read().series();

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::manifest::Edit;
 use super::options::SealError;
 use super::store::Store;
-use super::version::Version;
+use super::version::{OpenSegment, Version};
 
 /// How often the background thread looks at ages without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -21,23 +21,21 @@ impl Store {
         let _maintenance = self.maintenance.lock();
         let Some(newest_ms) = self.range().map(|range| range.max_ms) else { return Ok(()) };
         let least_ms = newest_ms.saturating_sub(retention_ms);
-        let version = self.version.load_full();
-        let (old, kept): (Vec<_>, Vec<_>) = version
-            .segments
-            .iter()
-            .cloned()
-            .partition(|own| own.segment.time_range().max_ms < least_ms);
-        if old.is_empty() || retention_ms == i64::MAX {
-            return Ok(());
-        }
         if self.is_poisoned() {
             return Err(SealError::Poisoned);
         }
-        let edits: Vec<_> = old.iter().map(|own| Edit::DropSegment(own.entry.id)).collect();
+        // Merging exchanges segments with the manifest locked.
         let mut manifest = self.manifest.lock();
+        let mut version = Version::clone(&self.version.load());
+        let is_old = |own: &Arc<OpenSegment>| own.segment.time_range().max_ms < least_ms;
+        let (old, kept): (Vec<_>, Vec<_>) = version.segments.into_iter().partition(is_old);
+        if old.is_empty() || retention_ms == i64::MAX {
+            return Ok(());
+        }
+        let edits: Vec<_> = old.iter().map(|own| Edit::DropSegment(own.entry.id)).collect();
         manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
-        let logs = self.version.load().logs.clone();
-        self.version.store(Arc::new(Version { segments: kept, logs }));
+        version.segments = kept;
+        self.version.store(Arc::new(version));
         drop(manifest);
         for own in old {
             let _ = self.disk.remove_file(own.segment.path());

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use roaring::RoaringBitmap;
 
+use super::delete::Hidden;
 use super::fingerprint::metric_name;
 use super::head::judge::NO_SAMPLE;
 use super::log::file::LogFile;
-use super::manifest::{Edit, SegmentEntry};
+use super::manifest::{CheckpointEntry, Edit, SegmentEntry};
 use super::options::SealError;
 use super::query::log_reader;
 use super::query::merge::{Parts, Sharing};
@@ -20,7 +22,7 @@ use super::registry::{SeriesRef, checkpoint};
 use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
 use super::select::{BLOCK_SERIES_MAX, Run};
 use super::store::{Store, segment_file_name};
-use super::version::{OpenSegment, Version};
+use super::version::Version;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
 
@@ -34,6 +36,9 @@ struct RegistryState {
     head_max_ms: Option<i64>,
     newest_ms: Vec<i64>,
     newest_bits: Vec<u64>,
+    hollow: RoaringBitmap,
+    /// The last deletion before it.
+    tombstone: u64,
     metadata: Vec<(String, Metadata)>,
 }
 
@@ -94,33 +99,40 @@ impl Store {
 
     fn seal(&self, log: &Arc<LogFile>, last_sequence: u64) -> Result<(), SealError> {
         let first_sequence = log.header().first_sequence;
-        let entry = SegmentEntry { id: self.new_id(), first_sequence, last_sequence, level: 0 };
+        let version = self.version.load_full();
+        let (id, tombstone) = (self.new_id(), version.tombstone());
+        let entry = SegmentEntry { id, first_sequence, last_sequence, level: 0, tombstone };
         let segment_path = self.folders.segments.join(segment_file_name(entry.id));
         let checkpoint_id = self.new_id();
         let checkpoint_path = self.folders.registry.join(checkpoint::file_name(checkpoint_id));
-        let written = self.write_segment(log, entry, &segment_path).and_then(|segment| {
+        let hidden = version.hidden_in_log(log);
+        let written = self.write_segment(log, entry, &hidden, &segment_path).and_then(|segment| {
             let state = self.registry_state()?;
             self.write_checkpoint(&state, &checkpoint_path).map_err(not_poisoning)?;
             Ok((segment, state))
         });
         let edited = written.and_then(|(segment, state)| {
-            let mut edits = vec![Edit::DropLog(log.id()), Edit::Checkpoint(checkpoint_id)];
+            let checkpoint = CheckpointEntry { id: checkpoint_id, tombstone: state.tombstone };
+            let mut edits = vec![Edit::DropLog(log.id()), Edit::Checkpoint(checkpoint)];
             edits.extend(segment.as_ref().map(|_| Edit::AddSegment(entry)));
             edits.extend(state.head_max_ms.map(Edit::NewestTime));
             let mut manifest = self.manifest.lock();
+            let mut version = Version::clone(&self.version.load());
+            // Something may have been deleted meanwhile.
+            let segment =
+                segment.map(|segment| version.open_segment(entry, segment)).transpose()?;
             let old_checkpoint = manifest.state().checkpoint;
             manifest
                 .edit(&edits)
                 .map_err(|err| self.classify("manifest could not be written", err))?;
-            let mut version = Version::clone(&self.version.load());
             version.logs.retain(|own| own.id() != log.id());
-            version.exchange(&[], segment.map(Arc::new));
+            version.exchange(&[], segment);
             self.version.store(Arc::new(version));
             Ok(old_checkpoint)
         });
         match edited {
             Ok(old_checkpoint) => {
-                let old = old_checkpoint.map(checkpoint::file_name);
+                let old = old_checkpoint.map(|own| checkpoint::file_name(own.id));
                 let old = old.map(|name| self.folders.registry.join(name));
                 // What cannot be removed now is removed at the next start.
                 for path in [Some(log.path()), old.as_deref()].into_iter().flatten() {
@@ -144,31 +156,38 @@ impl Store {
         &self,
         log: &LogFile,
         entry: SegmentEntry,
+        hidden: &[&Hidden],
         path: &Path,
-    ) -> Result<Option<OpenSegment>, SealError> {
+    ) -> Result<Option<Segment>, SealError> {
         let order = self.by_metric(log);
         // The map is taken while the file has its name; queries may need it after that.
         log.map(log.published_bytes())?;
         if order.is_empty() {
             return Ok(None);
         }
-        let mut writer = SegmentWriter::create(&*self.disk, path).map_err(not_poisoning)?;
+        let mut writer = None;
         for series in order.chunks(BLOCK_SERIES_MAX) {
             let wanted: Vec<_> = series.iter().copied().enumerate().collect();
             let mut parts: Vec<Parts> = series.iter().map(|_| Parts::default()).collect();
             let limit_bytes = log.published_bytes();
-            log_reader::read(log, limit_bytes, &wanted, TimeRange::ALL, &mut parts)?;
+            let range = TimeRange::ALL;
+            log_reader::read_visible(log, limit_bytes, &wanted, range, hidden, &mut parts)?;
             let mut sharing = Sharing::default();
             for (series, parts) in series.iter().zip(parts) {
                 for run in parts.finish(&mut sharing).runs {
-                    self.write_run(&mut writer, *series, &run).map_err(not_poisoning)?;
+                    if writer.is_none() {
+                        let created = SegmentWriter::create(&*self.disk, path);
+                        writer = Some(created.map_err(not_poisoning)?);
+                    }
+                    let writer = writer.as_mut().expect("made just now");
+                    self.write_run(writer, *series, &run).map_err(not_poisoning)?;
                 }
             }
         }
+        let Some(writer) = writer else { return Ok(None) };
         let sequences = SequenceRange { first: entry.first_sequence, last: entry.last_sequence };
         writer.finish(sequences).map_err(not_poisoning)?;
-        let segment = Segment::open(&*self.disk, path)?;
-        Ok(Some(OpenSegment { entry, segment }))
+        Ok(Some(Segment::open(&*self.disk, path)?))
     }
 
     fn write_run(
@@ -210,6 +229,8 @@ impl Store {
                 head_max_ms: writer.head_max_ms,
                 newest_ms: newest_ms.to_vec(),
                 newest_bits: newest_bits.to_vec(),
+                hollow: writer.newest.hollow().clone(),
+                tombstone: self.version.load().tombstone(),
                 metadata: self
                     .metadata
                     .read()
@@ -238,7 +259,14 @@ impl Store {
                 if registry.fingerprint(series) != 0 {
                     let canonical = registry.canonical(series);
                     let (newest_ms, newest_bits) = (**newest_ms, **newest_bits);
-                    writer.push(checkpoint::Entry { series, newest_ms, newest_bits, canonical })?;
+                    let is_hollow = state.hollow.contains(series);
+                    writer.push(checkpoint::Entry {
+                        series,
+                        newest_ms,
+                        newest_bits,
+                        is_hollow,
+                        canonical,
+                    })?;
                 }
             }
         }

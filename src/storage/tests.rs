@@ -4,6 +4,7 @@ mod basics;
 mod compacting;
 mod concurrency;
 mod crash;
+mod deleting;
 mod histograms;
 mod sealing;
 mod sharding;

@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one module per subject.
 
+mod admin;
 mod alert_delivery;
 mod differential;
 mod grafana;

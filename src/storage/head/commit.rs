@@ -55,7 +55,8 @@ pub struct Writer {
     accepted: Vec<Accepted>,
     histograms: Vec<AcceptedHistogram>,
     late: Vec<Late>,
-    undo: Vec<(SeriesRef, i64, u64)>,
+    /// Newest samples before the batch, and whether these were deleted.
+    undo: Vec<(SeriesRef, i64, u64, bool)>,
     /// Series that had no sample before.
     fresh: Vec<SeriesRef>,
 }
@@ -143,10 +144,12 @@ impl Writer {
             let accepted = Accepted { series, timestamp_ms, bits, changed: bits != newest.1 };
             let is_float = histogram == NONE;
             let as_histogram = AcceptedHistogram { series, timestamp_ms, position: histogram };
-            match bounds.judge(newest, timestamp_ms, bits, strict) {
+            let judged_by = self.newest.get_for(series, timestamp_ms);
+            match bounds.judge(judged_by, timestamp_ms, bits, strict) {
                 Verdict::InOrder => {
                     if on_reject == OnReject::Abort {
-                        self.undo.push((series, newest.0, newest.1));
+                        let is_hollow = self.newest.hollow().contains(series);
+                        self.undo.push((series, newest.0, newest.1, is_hollow));
                     }
                     if newest.0 == NO_SAMPLE {
                         self.fresh.push(series);
@@ -162,8 +165,9 @@ impl Writer {
                 Verdict::Late => self.late.push(Late::Histogram(as_histogram)),
                 Verdict::Same => {}
                 Verdict::Refused(reason) if on_reject == OnReject::Abort => {
-                    for (series, ms, bits) in self.undo.drain(..).rev() {
+                    for (series, ms, bits, is_hollow) in self.undo.drain(..).rev() {
                         self.newest.set(series, ms, bits);
+                        self.newest.set_hollow(series, is_hollow);
                     }
                     return Err((position, reason));
                 }

@@ -1,5 +1,8 @@
 //! Which samples are taken: Prometheus' rules of order, duplicates and bounds.
 
+use roaring::RoaringBitmap;
+
+use crate::model::sample::TimeRange;
 use crate::storage::append::RejectReason;
 use crate::storage::registry::SeriesRef;
 
@@ -39,6 +42,8 @@ pub enum Verdict {
 pub struct Newest {
     ms: Vec<i64>,
     bits: Vec<u64>,
+    /// Series whose newest sample was deleted: another one may have its time.
+    hollow: RoaringBitmap,
 }
 
 impl Newest {
@@ -61,6 +66,42 @@ impl Newest {
     pub fn set(&mut self, series: SeriesRef, timestamp_ms: i64, bits: u64) {
         self.ms[series as usize] = timestamp_ms;
         self.bits[series as usize] = bits;
+        if !self.hollow.is_empty() {
+            self.hollow.remove(series);
+        }
+    }
+
+    /// What a sample of this time is judged against.
+    #[inline]
+    pub fn get_for(&self, series: SeriesRef, timestamp_ms: i64) -> (i64, u64) {
+        let (newest_ms, bits) = self.get(series);
+        let is_again = !self.hollow.is_empty() && newest_ms == timestamp_ms;
+        if is_again && newest_ms != NO_SAMPLE && self.hollow.contains(series) {
+            return (newest_ms - 1, bits);
+        }
+        (newest_ms, bits)
+    }
+
+    /// Samples in the range were deleted.
+    pub fn hollow_out(&mut self, series: SeriesRef, range: TimeRange) {
+        let newest_ms = self.ms.get(series as usize).copied().unwrap_or(NO_SAMPLE);
+        if newest_ms != NO_SAMPLE && range.contains(newest_ms) {
+            self.hollow.insert(series);
+        }
+    }
+
+    /// Series whose newest sample was deleted.
+    pub fn hollow(&self) -> &RoaringBitmap {
+        &self.hollow
+    }
+
+    /// The newest sample of the series was deleted, or was not after all.
+    pub fn set_hollow(&mut self, series: SeriesRef, is_hollow: bool) {
+        if is_hollow {
+            self.hollow.insert(series);
+        } else {
+            self.hollow.remove(series);
+        }
     }
 
     /// How many numbers there is room for.

@@ -52,7 +52,12 @@ impl Store {
         let (snapshot, found) = self.snapshot(look);
         let mut all: BTreeSet<String> = found?.into_iter().collect();
         for (_, own) in snapshot.segments(range) {
-            let within = any_of(sets, |set| own.segment.select(set))?;
+            let mut within = any_of(sets, |set| own.segment.select(set))?;
+            if !own.hidden.is_empty() {
+                let all = within.unwrap_or_else(|| (0..own.segment.series_count()).collect());
+                let shown = all.into_iter().filter(|ordinal| own.shows(range, *ordinal));
+                within = Some(shown.collect());
+            }
             all.extend(sealed(&own.segment, within.as_ref())?);
         }
         Ok(all.into_iter().collect())

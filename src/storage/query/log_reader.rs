@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::merge::{Parts, Times, Value};
 use crate::model::histogram::Histogram;
 use crate::model::sample::TimeRange;
+use crate::storage::delete::{Hidden, Ranges, visible};
 use crate::storage::log::directory::Directory;
 use crate::storage::log::file::LogFile;
 use crate::storage::log::format::{Cursor, GROUP_SLOTS_MAX, Row, read_loose, read_sized_sample};
@@ -77,6 +78,37 @@ impl Plan {
         }
         plan
     }
+}
+
+/// The same as [`read`], without what deletions hide.
+pub fn read_visible(
+    log: &LogFile,
+    limit_bytes: u64,
+    series: &[(usize, SeriesRef)],
+    range: TimeRange,
+    hidden: &[&Hidden],
+    parts: &mut [Parts],
+) -> Result<(), QueryError> {
+    let is_hidden =
+        |own: &(usize, SeriesRef)| hidden.iter().any(|hidden| hidden.series.contains(own.1));
+    if !series.iter().any(is_hidden) {
+        return read(log, limit_bytes, series, range, parts);
+    }
+    // Few deletions make few different sets of ranges.
+    let mut by_ranges: Vec<(Ranges, Vec<(usize, SeriesRef)>)> = Vec::new();
+    for own in series {
+        let ranges = visible(range, own.1, hidden.iter().copied());
+        match by_ranges.iter_mut().find(|other| other.0 == ranges) {
+            Some(other) => other.1.push(*own),
+            None => by_ranges.push((ranges, vec![*own])),
+        }
+    }
+    for (ranges, series) in by_ranges {
+        for range in ranges {
+            read(log, limit_bytes, &series, range, parts)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds to `parts[position]` the samples of each `(position, series)` that lie in the range and

@@ -33,6 +33,8 @@ pub struct Entry<'a> {
     pub newest_ms: i64,
     /// Value of its newest sample.
     pub newest_bits: u64,
+    /// Whether that sample was deleted: one with its time is no duplicate.
+    pub is_hollow: bool,
     /// Its labels in canonical form.
     pub canonical: &'a [u8],
 }
@@ -67,7 +69,7 @@ impl<'a> Writer<'a> {
 
     /// Adds a series.
     pub fn push(&mut self, entry: Entry<'_>) -> io::Result<()> {
-        push_varint(&mut self.buffer, u64::from(entry.series));
+        push_varint(&mut self.buffer, u64::from(entry.series) << 1 | u64::from(entry.is_hollow));
         push_zigzag(&mut self.buffer, entry.newest_ms);
         self.buffer.extend_from_slice(&entry.newest_bits.to_le_bytes());
         push_sized(&mut self.buffer, entry.canonical);
@@ -144,8 +146,10 @@ fn read_head(cursor: &mut Cursor<'_>) -> Option<Checkpoint> {
 }
 
 fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
+    let number = cursor.varint()?;
     Some(Entry {
-        series: cursor.varint_u32()?,
+        series: u32::try_from(number >> 1).ok()?,
+        is_hollow: number & 1 == 1,
         newest_ms: cursor.zigzag()?,
         newest_bits: cursor.u64()?,
         canonical: cursor.sized()?,
@@ -166,8 +170,10 @@ mod tests {
         let unit = "s".to_owned();
         let own = Metadata { metric_type: MetricType::Gauge, help: "Help.".to_owned(), unit };
         let metadata = [("up".to_owned(), own)];
-        let entry =
-            |series, newest_ms| Entry { series, newest_ms, newest_bits: 5, canonical: b"x" };
+        let entry = |series, newest_ms| {
+            let is_hollow = series == 7;
+            Entry { series, newest_ms, newest_bits: 5, is_hollow, canonical: b"x" }
+        };
         let mut writer = Writer::create(&disk, &path, 9, &metadata).unwrap();
         writer.push(entry(0, i64::MIN)).unwrap();
         writer.push(entry(7, -3)).unwrap();
@@ -175,12 +181,12 @@ mod tests {
         let bytes = disk.read(&path).unwrap();
         let mut found = Vec::new();
         let keep = &mut |entry: Entry<'_>| {
-            found.push((entry.series, entry.newest_ms, entry.newest_bits));
+            found.push((entry.series, entry.newest_ms, entry.newest_bits, entry.is_hollow));
             Ok(())
         };
         let checkpoint = read(&path, &bytes, keep).unwrap();
         assert_eq!(checkpoint, Checkpoint { sequence: 9, metadata: metadata.to_vec() });
-        assert_eq!(found, [(0, i64::MIN, 5), (7, -3, 5)]);
+        assert_eq!(found, [(0, i64::MIN, 5, false), (7, -3, 5, true)]);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;

@@ -77,6 +77,11 @@ struct Part {
 }
 
 impl ChunkRef {
+    /// Length of its values; some chunks share theirs.
+    pub fn bytes(&self) -> u64 {
+        self.length
+    }
+
     /// Bytes of the bitmap of rows before the values.
     fn mask_bytes(&self) -> usize {
         match self.part {

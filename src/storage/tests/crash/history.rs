@@ -272,9 +272,10 @@ impl History {
 
     /// Seals, drops, moves on.
     fn maintain(&mut self) {
-        match self.below(3) {
+        match self.below(4) {
             0 => drop(self.storage().seal_now()),
             1 => drop(self.storage().compact_now()),
+            2 => drop(self.storage().clean_tombstones()),
             _ => {
                 self.model.retain(3_600_000 + self.below(10_000_000) as i64);
                 self.storage().set_retention_ms(self.model.retention_ms());
@@ -283,9 +284,36 @@ impl History {
         }
     }
 
+    /// Deletes a part of the samples of some series.
+    fn delete(&mut self) {
+        let start = self.first + self.below(SERIES as u64) as usize;
+        let series = start..start + 1 + self.below(5) as usize;
+        let numbers: Vec<_> = series.clone().map(|number| number.to_string()).collect();
+        let matchers = vec![Matcher::new(MatchOp::Regex, "i", &numbers.join("|")).unwrap()];
+        let now_ms = self.machine.clock.now_ms();
+        let range = match self.below(3) {
+            0 => TimeRange::ALL,
+            1 => TimeRange { min_ms: now_ms - self.below(60_000) as i64, max_ms: i64::MAX },
+            _ => {
+                let min_ms = now_ms - self.below(4_000_000) as i64;
+                TimeRange { min_ms, max_ms: min_ms + self.below(3_000_000) as i64 }
+            }
+        };
+        match self.storage().delete_series(&[matchers], range) {
+            Ok(()) => {
+                // What came before was synced when its log file was closed.
+                self.model.acknowledge();
+                self.model.delete(series, range, true);
+            }
+            Err(SealError::Io(_)) => self.model.delete(series, range, false),
+            Err(SealError::Poisoned) => {}
+            Err(err) => assert!(self.is_full, "there is space: {err}"),
+        }
+    }
+
     /// One step.
     pub fn step(&mut self) {
-        match self.below(48) {
+        match self.below(50) {
             0..20 => self.append(),
             20..27 => self.machine.clock.advance_ms(self.below(60_000) as i64),
             27 => self.machine.clock.advance_ms(-(self.below(20_000) as i64)),
@@ -302,6 +330,7 @@ impl History {
             }
             40 | 41 => self.free_space(),
             42..46 => self.check(),
+            46 | 47 => self.delete(),
             _ => self.crash(),
         }
     }
