@@ -80,6 +80,8 @@ pub struct Features {
     pub delayed_name_removal: bool,
     /// `type-and-unit-labels`
     pub type_and_unit_labels: bool,
+    /// `use-start-timestamps`
+    pub use_start_timestamps: bool,
     /// `extra-scrape-metrics`
     pub extra_scrape_metrics: bool,
 }
@@ -115,6 +117,7 @@ impl Features {
             },
             delayed_name_removal: false,
             type_and_unit_labels: false,
+            use_start_timestamps: false,
             extra_scrape_metrics: false,
         };
         let mut unknown = Vec::new();
@@ -127,6 +130,7 @@ impl Features {
                 "promql-binop-fill-modifiers" => features.parser.binop_fill_modifiers = true,
                 "promql-delayed-name-removal" => features.delayed_name_removal = true,
                 "type-and-unit-labels" => features.type_and_unit_labels = true,
+                "use-start-timestamps" => features.use_start_timestamps = true,
                 "extra-scrape-metrics" => features.extra_scrape_metrics = true,
                 _ if FEATURES_WITHOUT_EFFECT.contains(&name) => {}
                 _ => unknown.push(name.to_owned()),

@@ -43,6 +43,8 @@ pub struct EngineOptions {
     pub delayed_name_removal: bool,
     /// Tell counters by their `__type__` label (`type-and-unit-labels`).
     pub type_and_unit_labels: bool,
+    /// See resets of counters in when samples say that counting started (`use-start-timestamps`).
+    pub use_start_timestamps: bool,
 }
 
 /// Raised by whoever wants a query to end; polled by the query. Clones share it.
@@ -326,6 +328,7 @@ impl Engine {
             samples_max: self.options.max_samples,
             delayed_name_removal: self.options.delayed_name_removal,
             type_and_unit_labels: self.options.type_and_unit_labels,
+            use_start_timestamps: self.options.use_start_timestamps,
         });
         let mut value = evaluator.run(&plan)?;
         let evaluated = self.clock.monotonic();

@@ -97,6 +97,7 @@ pub(super) struct Environment<'a> {
     pub(super) samples_max: u64,
     pub(super) delayed_name_removal: bool,
     pub(super) type_and_unit_labels: bool,
+    pub(super) use_start_timestamps: bool,
 }
 
 /// Samples held and looked at.

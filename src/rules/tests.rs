@@ -66,6 +66,7 @@ impl Rig {
             default_subquery_step_ms: Arc::new(AtomicI64::new(MINUTE_MS)),
             delayed_name_removal: false,
             type_and_unit_labels: false,
+            use_start_timestamps: false,
             parser: ParserOptions::ALL,
         };
         let registry = Registry::new();

@@ -71,6 +71,7 @@ fn engine_options(options: &Options, default_subquery_step_ms: &Arc<AtomicI64>) 
         parser: options.features.parser,
         delayed_name_removal: options.features.delayed_name_removal,
         type_and_unit_labels: options.features.type_and_unit_labels,
+        use_start_timestamps: options.features.use_start_timestamps,
     }
 }
 

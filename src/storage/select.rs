@@ -157,6 +157,8 @@ pub struct Run {
     pub timestamps_ms: Arc<[i64]>,
     /// As many values as timestamps.
     pub values: Column,
+    /// When counting started, for each sample, 0 where that is not known; `None`: nowhere known.
+    pub starts_ms: Option<Arc<[i64]>>,
 }
 
 /// Values of one kind.

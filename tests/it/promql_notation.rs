@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use narthex::model::duration;
 use narthex::model::histogram::{Histogram, ResetHint, Span};
 use narthex::model::sample::stale_nan;
 
@@ -55,6 +56,30 @@ pub fn sequence(text: &str) -> Result<Vec<Step>, String> {
         rest = rest[end..].trim_start();
     }
     Ok(steps)
+}
+
+/// Reads `_ -1m 0-30sx3`: by how much counting started earlier than each sample was taken.
+pub fn starts(text: &str) -> Result<Vec<Option<i64>>, String> {
+    let offset = |text: &str| {
+        let digits = text.trim_start_matches(['+', '-']);
+        let length = duration::parse(digits).map_err(|err| format!("{err} in {text}"))?;
+        let length_ms = length.as_millis() as i64;
+        Ok::<i64, String>(if text.starts_with('-') { -length_ms } else { length_ms })
+    };
+    let mut out = Vec::new();
+    for word in text.split_whitespace() {
+        let (value, times) = word.rsplit_once('x').unwrap_or((word, "0"));
+        let times: usize = times.parse().map_err(|_| format!("times in {word}"))?;
+        if value == "_" {
+            out.resize(out.len() + times.max(1), None);
+            continue;
+        }
+        let sign = value.rfind(['+', '-']).filter(|at| 0 < *at);
+        let (first, step) = sign.map_or((value, "0"), |at| value.split_at(at));
+        let (first_ms, step_ms) = (offset(first)?, offset(step)?);
+        out.extend((0..=times).map(|at| Some(first_ms + at as i64 * step_ms)));
+    }
+    Ok(out)
 }
 
 /// Reads `{{…}}`, `{{…}}x3` (four in all), `{{…}}+{{…}}x3`; what comes after it.

@@ -19,7 +19,7 @@ use narthex::storage::select::{
     Selection, SeriesColumns, SeriesMeta,
 };
 
-use crate::promql_notation::{Step, number, sequence, split_series};
+use crate::promql_notation::{Step, number, sequence, split_series, starts};
 
 /// A sample.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ enum Loaded {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     series: BTreeMap<Labels, BTreeMap<i64, Loaded>>,
+    /// When counting of a sample started, by the time of the sample.
+    starts_ms: BTreeMap<Labels, BTreeMap<i64, i64>>,
 }
 
 impl Memory {
@@ -54,6 +56,18 @@ impl Memory {
                 Loaded::Float(_) => None,
             };
             series.insert(index as i64 * gap_ms, sample);
+        }
+        Ok(())
+    }
+
+    /// Adds when counting started, from a line `metric@st offset …`.
+    pub fn load_starts(&mut self, gap_ms: i64, line: &str) -> Result<(), String> {
+        let (metric, offsets) = line.split_once("@st").ok_or("starts")?;
+        let labels = parse_metric(metric).map_err(|err| err.to_string())?;
+        let own = self.starts_ms.entry(labels).or_default();
+        for (index, offset_ms) in starts(offsets)?.into_iter().enumerate() {
+            let at_ms = index as i64 * gap_ms;
+            own.extend(offset_ms.map(|offset_ms| (at_ms, at_ms + offset_ms)));
         }
         Ok(())
     }
@@ -114,6 +128,7 @@ impl Memory {
             parser: ParserOptions::ALL,
             delayed_name_removal: true,
             type_and_unit_labels: false,
+            use_start_timestamps: true,
         };
         change(&mut options);
         let clock = Arc::new(SimClock::new(0));
@@ -183,7 +198,14 @@ impl Select for Memory {
             }
             let inside = samples.range(range.min_ms..=range.max_ms);
             metas.push(SeriesMeta::new(labels.clone()));
-            columns.push(runs(inside, &mut shared));
+            let mut runs = runs(inside, &mut shared);
+            if let Some(starts_ms) = self.starts_ms.get(labels) {
+                for run in &mut runs {
+                    let start = |at_ms: &i64| starts_ms.get(at_ms).copied().unwrap_or_default();
+                    run.starts_ms = Some(run.timestamps_ms.iter().map(start).collect());
+                }
+            }
+            columns.push(runs);
         }
         Ok(Selection::new(metas, Box::new(Columns(columns))))
     }
@@ -248,7 +270,7 @@ fn runs<'a>(
         } else {
             Column::Histograms(chunk.iter().filter_map(histogram).collect())
         };
-        runs.push(Run { timestamps_ms, values });
+        runs.push(Run { timestamps_ms, values, starts_ms: None });
     }
     runs
 }

@@ -85,6 +85,7 @@ impl Rig {
             parser: parser(),
             delayed_name_removal: false,
             type_and_unit_labels: false,
+            use_start_timestamps: false,
         };
         let engine = Arc::new(Engine::new(storage.clone(), clock.clone(), &registry, options));
         let sent = Arc::new(Sent::default());

@@ -23,7 +23,16 @@ pub(in crate::promql) struct Annotations {
 #[derive(Clone, Copy, Debug)]
 struct Note {
     span: Span,
-    fixed: Option<Fixed>,
+    details: Details,
+}
+
+/// What is summed up over equal annotations.
+#[derive(Clone, Copy, Debug)]
+enum Details {
+    None,
+    Fixed(Fixed),
+    /// How often it was found.
+    Occurrences(usize),
 }
 
 /// What is done with two histograms.
@@ -55,6 +64,8 @@ pub(super) enum RangeNotice {
     NotGauge,
     /// Histograms that a function of floats left out.
     Ignored,
+    /// Counting started before the sample before.
+    StartsOverlap,
     HintsCollide(Operation),
     BoundsDiffer(Operation),
 }
@@ -101,18 +112,22 @@ impl Fixed {
 impl Annotations {
     /// Adds `PromQL warning: text`.
     pub(super) fn warn(&mut self, text: &str, span: Span) {
-        self.add(format!("{WARNING}{text}"), Note { span, fixed: None });
+        self.add(format!("{WARNING}{text}"), Note { span, details: Details::None });
     }
 
     /// Adds `PromQL info: text`.
     pub(super) fn info(&mut self, text: &str, span: Span) {
-        self.add(format!("{INFO}{text}"), Note { span, fixed: None });
+        self.add(format!("{INFO}{text}"), Note { span, details: Details::None });
     }
 
     fn add(&mut self, text: String, mut note: Note) {
-        if let Some(old) = self.notes.get(&text).and_then(|old| old.fixed) {
-            note.fixed = note.fixed.map(|fixed| fixed.merge(old));
-        }
+        note.details = match (note.details, self.notes.get(&text).map(|old| old.details)) {
+            (Details::Fixed(new), Some(Details::Fixed(old))) => Details::Fixed(new.merge(old)),
+            (Details::Occurrences(new), Some(Details::Occurrences(old))) => {
+                Details::Occurrences(new + old)
+            }
+            (details, _) => details,
+        };
         self.notes.insert(text, note);
     }
 
@@ -142,11 +157,12 @@ impl Annotations {
     /// Counts of classic buckets that fell with rising bounds.
     pub(super) fn forced_monotonicity(&mut self, metric: &str, span: Span, fixed: Fixed) {
         let text = format!("{INFO}{MONOTONICITY}{}", for_metric(metric));
-        self.add(text, Note { span, fixed: Some(fixed) });
+        self.add(text, Note { span, details: Details::Fixed(fixed) });
     }
 
     /// What was found in the samples of a range.
     pub(super) fn range_notice(&mut self, notice: RangeNotice, metric: &str, span: Span) {
+        let name = metric;
         let metric = quote(metric);
         let mixed =
             "vector contains a mix of histograms with exponential and custom buckets schemas";
@@ -170,8 +186,18 @@ impl Annotations {
                 let what = "ignored histograms in a range containing both floats and histograms for metric name";
                 self.info(&format!("{what} {metric}"), span);
             }
+            RangeNotice::StartsOverlap => self.overlapping_starts(name, 1, span),
             RangeNotice::HintsCollide(operation) => self.hints_collide(operation, span),
             RangeNotice::BoundsDiffer(operation) => self.bounds_differ(operation, span),
+        }
+    }
+
+    /// Samples whose counting is said to have started before the sample before.
+    pub(super) fn overlapping_starts(&mut self, metric: &str, times: usize, span: Span) {
+        if 0 < times {
+            let what = "sample has start time that overlaps with previous sample timestamp";
+            let text = format!("{WARNING}{what} for metric {}", quote(metric));
+            self.add(text, Note { span, details: Details::Occurrences(times) });
         }
     }
 
@@ -219,7 +245,11 @@ impl Annotations {
         let mut out = (Vec::new(), Vec::new());
         for (text, note) in self.notes {
             let position = position(query, note.span.start);
-            let details = note.fixed.map_or_else(String::new, details);
+            let details = match note.details {
+                Details::Fixed(fixed) => details(fixed),
+                Details::Occurrences(times) if 1 < times => format!(" ({times} occurrences)"),
+                Details::None | Details::Occurrences(_) => String::new(),
+            };
             let list = if text.starts_with(INFO) { &mut out.1 } else { &mut out.0 };
             list.push(format!("{text}{details} ({position})"));
         }

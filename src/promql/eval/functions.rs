@@ -33,7 +33,7 @@ pub(super) fn is_one_by_one(node: &Node) -> bool {
         Kind::Call { function, args } => {
             RangeFunction::named(function.name).is_some()
                 || Elementwise::exists(function.name) && !args.is_empty()
-                || function.name == "timestamp"
+                || matches!(function.name, "timestamp" | "start_timestamp")
         }
         Kind::Binary(binary) => binary.lhs.is_scalar() != binary.rhs.is_scalar(),
         _ => false,
@@ -100,14 +100,19 @@ impl<'e> Evaluator<'e> {
         let Some(vector) = args.iter().find(|arg| arg.value_type() == ValueType::Vector) else {
             unreachable!("{name} at {span:?} has a vector argument")
         };
-        if let ("timestamp", Kind::Selector(selector)) = (name, &vector.kind) {
-            return self.stream_selector(
-                selector,
-                steps,
-                Sampled::Seconds,
-                span,
-                &mut |own, item| sink(own, Item { drop_name: true, ..item }),
-            );
+        let sampled = match name {
+            "timestamp" => Some(Sampled::Seconds),
+            "start_timestamp" if self.env.use_start_timestamps => Some(Sampled::StartSeconds),
+            _ => None,
+        };
+        if let (Some(sampled), Kind::Selector(selector)) = (sampled, &vector.kind) {
+            return self.stream_selector(selector, steps, sampled, span, &mut |own, item| {
+                sink(own, Item { drop_name: true, ..item })
+            });
+        }
+        if name == "start_timestamp" {
+            // What was computed has no start.
+            return self.stream(vector, steps, &mut |_, _| Ok(()));
         }
         let params = self.scalar_arguments(args, steps)?;
         let function = Elementwise::named(name, params, steps).ok_or_else(|| unknown(name))?;
@@ -151,11 +156,6 @@ impl<'e> Evaluator<'e> {
                 | "histogram_stdvar",
                 [arg],
             ) => self.of_histograms(name, arg, steps),
-            ("start_timestamp", [arg]) => {
-                // No sample has a start timestamp.
-                self.stream(arg, steps, &mut |_, _| Ok(()))?;
-                Ok(Vec::new())
-            }
             (name, []) => {
                 let dates = (0..steps.count).map(|step| steps.time(step).div_euclid(1000) as f64);
                 let mut values: Vec<f64> = dates.collect();

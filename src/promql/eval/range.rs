@@ -112,7 +112,11 @@ pub(super) fn without_stale(points: &Points) -> Points {
         let both = histograms.iter().zip(points.values.iter());
         both.filter(|(_, value)| !is_absent(**value)).map(|(one, _)| one.clone()).collect()
     });
-    Points { timestamps_ms: timestamps_ms.into(), values: values.into(), histograms }
+    let starts_ms = points.starts_ms.as_ref().map(|starts_ms| {
+        let both = starts_ms.iter().zip(points.values.iter());
+        both.filter(|(_, value)| !is_absent(**value)).map(|(start_ms, _)| *start_ms).collect()
+    });
+    Points { timestamps_ms: timestamps_ms.into(), values: values.into(), histograms, starts_ms }
 }
 
 /// The value at `now_ms` on the line through two points; a counter that fell started from zero.
@@ -183,7 +187,8 @@ impl<'e> Evaluator<'e> {
             let histograms = one.histograms.into_iter().map(|one| one.map(without_hint));
             let histograms = (0 < histograms.len()).then(|| histograms.collect());
             let values = one.values.into();
-            let points = without_stale(&Points { timestamps_ms, values, histograms });
+            let points =
+                without_stale(&Points { timestamps_ms, values, histograms, starts_ms: None });
             visit(self, RangeItem { labels, drop_name, points: &points })?;
         }
         self.samples.current = held;
@@ -234,12 +239,15 @@ impl<'e> Evaluator<'e> {
                 histograms.clear();
                 let windowed = Windowed {
                     timestamps_ms: &points.timestamps_ms,
+                    starts_ms: points.starts_ms.as_deref().unwrap_or_default(),
                     values: &points.values,
                     windows: &windows,
                     frame: &frame,
                     params: &params,
                 };
                 windowed.evaluate(function, &mut values)?;
+                let times = windowed.overlapping(function, |_| true);
+                own.notes.overlapping_starts(own.name_of(&item), times, span);
             }
             if values.iter().all(|value| is_absent(*value)) {
                 return Ok(());

@@ -26,6 +26,8 @@ pub(super) enum Sampled {
     Seconds,
     /// Its timestamp, for the choice among info series.
     Milliseconds,
+    /// When counting started, for `start_timestamp()`.
+    StartSeconds,
 }
 
 /// Samples of one series.
@@ -36,17 +38,21 @@ pub(super) struct Points {
     pub(super) values: Arc<[f64]>,
     /// Beside the markers among the values, when there is one.
     pub(super) histograms: Option<Arc<[Option<Arc<Histogram>>]>>,
+    /// When counting started, 0 where that is not known; `None` where it is not asked for either.
+    pub(super) starts_ms: Option<Arc<[i64]>>,
 }
 
 impl Points {
     /// All runs as one. Stale markers are still in place.
     pub(super) fn of(columns: SeriesColumns) -> Self {
         let runs = columns.runs;
-        if let [Run { timestamps_ms, values: Column::Floats(values) }] = runs.as_slice() {
+        if let [Run { timestamps_ms, values: Column::Floats(values), starts_ms }] = runs.as_slice()
+        {
             return Self {
                 timestamps_ms: Arc::clone(timestamps_ms),
                 values: Arc::clone(values),
                 histograms: None,
+                starts_ms: starts_ms.clone(),
             };
         }
         let (mut timestamps_ms, mut all) = (Vec::new(), Vec::new());
@@ -74,12 +80,27 @@ impl Points {
             [run] => Arc::clone(&run.timestamps_ms),
             _ => timestamps_ms.into(),
         };
-        Self { timestamps_ms, values: all.into(), histograms }
+        let starts_ms = runs.iter().any(|run| run.starts_ms.is_some()).then(|| {
+            let mut starts_ms: Vec<i64> = Vec::with_capacity(all.len());
+            for run in &runs {
+                starts_ms.extend(run.starts_ms.iter().flat_map(|starts_ms| starts_ms.iter()));
+                let end = starts_ms.len() + run.timestamps_ms.len();
+                starts_ms.resize(end - run.starts_ms.as_ref().map_or(0, |own| own.len()), 0);
+            }
+            starts_ms.into()
+        });
+        Self { timestamps_ms, values: all.into(), histograms, starts_ms }
     }
 
     /// The histogram at a position, if its value is one.
     pub(super) fn histogram(&self, at: usize) -> Option<&Arc<Histogram>> {
         histogram_at(&self.values, self.histograms.as_deref()?, at)
+    }
+
+    /// When counting of the sample at a position started; 0 where that is not known.
+    pub(super) fn start_ms(&self, at: usize) -> i64 {
+        let starts_ms = self.starts_ms.as_deref().unwrap_or_default();
+        starts_ms.get(at).copied().unwrap_or_default()
     }
 }
 
@@ -153,7 +174,11 @@ impl<'e> Evaluator<'e> {
             self.check()?;
             let columns = selection.block((block * BLOCK_SERIES_MAX) as u32, series.len())?;
             for (meta, columns) in series.iter().zip(columns.series) {
-                visit(self, meta, Points::of(columns))?;
+                let mut points = Points::of(columns);
+                if !self.env.use_start_timestamps {
+                    points.starts_ms = None;
+                }
+                visit(self, meta, points)?;
             }
         }
         Ok(())
@@ -172,7 +197,7 @@ impl<'e> Evaluator<'e> {
             return Ok(());
         }
         let (shift, lookback_ms) = (selector.shift, self.env.lookback_ms);
-        let smoothed = selector.boundary == Boundary::Smoothed;
+        let smoothed = selector.boundary == Boundary::Smoothed && sampled == Sampled::Value;
         let range = TimeRange {
             min_ms: shift.apply(steps.start_ms) - lookback_ms + 1,
             max_ms: shift.apply(steps.last_ms()) + if smoothed { lookback_ms } else { 0 },
@@ -233,6 +258,7 @@ fn gather(points: &Points, table: &[u32], sampled: Sampled, values: &mut [f64]) 
             (Some(found), Sampled::Value) => found,
             (Some(_), Sampled::Seconds) => timestamp_ms as f64 / 1000.0,
             (Some(_), Sampled::Milliseconds) => timestamp_ms as f64,
+            (Some(_), Sampled::StartSeconds) => points.start_ms(*at as usize) as f64 / 1000.0,
         };
     }
 }

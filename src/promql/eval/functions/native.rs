@@ -16,6 +16,7 @@ use super::super::selector::Points;
 use super::super::series::{Histograms, Sample};
 use super::native_rate as rate;
 use super::over_range::{RangeFunction, Windowed};
+use super::rate::Stamp;
 
 pub(in super::super) use super::native_rate::on_line;
 
@@ -33,28 +34,31 @@ pub(in super::super) struct RangeCall<'a> {
 }
 
 /// One series, floats and histograms apart.
+#[derive(Default)]
 struct Parts {
     float_times_ms: Vec<i64>,
+    float_starts_ms: Vec<i64>,
     floats: Vec<f64>,
     histogram_times_ms: Vec<i64>,
+    histogram_starts_ms: Vec<i64>,
     histograms: Vec<Point>,
 }
 
 impl Parts {
     fn of(points: &Points) -> Self {
-        let mut parts = Self {
-            float_times_ms: Vec::new(),
-            floats: Vec::new(),
-            histogram_times_ms: Vec::new(),
-            histograms: Vec::new(),
-        };
+        let mut parts = Self::default();
         for (at, timestamp_ms) in points.timestamps_ms.iter().enumerate() {
-            if let Some(histogram) = points.histogram(at) {
+            let starts_ms = if let Some(histogram) = points.histogram(at) {
                 parts.histogram_times_ms.push(*timestamp_ms);
                 parts.histograms.push((*timestamp_ms, Arc::clone(histogram)));
+                &mut parts.histogram_starts_ms
             } else {
                 parts.float_times_ms.push(*timestamp_ms);
                 parts.floats.push(points.values[at]);
+                &mut parts.float_starts_ms
+            };
+            if points.starts_ms.is_some() {
+                starts_ms.push(points.start_ms(at));
             }
         }
         parts
@@ -66,6 +70,9 @@ pub(super) struct MixedWindow<'a> {
     pub(super) float_times_ms: &'a [i64],
     pub(super) floats: &'a [f64],
     pub(super) histograms: &'a [Point],
+    /// When counting of the floats and histograms started: as many, or none.
+    pub(super) float_starts_ms: &'a [i64],
+    pub(super) histogram_starts_ms: &'a [i64],
     /// The borders of the range, the left one exclusive.
     pub(super) start_ms: i64,
     pub(super) end_ms: i64,
@@ -73,6 +80,12 @@ pub(super) struct MixedWindow<'a> {
 }
 
 impl Evaluator<'_> {
+    /// The metric name of a series that annotations may show.
+    pub(in super::super) fn name_of<'i>(&self, item: &RangeItem<'i>) -> &'i str {
+        let stripped = item.drop_name && !self.env.delayed_name_removal;
+        if stripped { "" } else { item.labels.name() }
+    }
+
     /// Calls a function on the windows of a series with histograms.
     pub(in super::super) fn call_on_histograms(
         &mut self,
@@ -86,6 +99,7 @@ impl Evaluator<'_> {
         let windows = call.frame.windows(&parts.float_times_ms);
         let windowed = Windowed {
             timestamps_ms: &parts.float_times_ms,
+            starts_ms: &parts.float_starts_ms,
             values: &parts.floats,
             windows: &windows,
             frame: call.frame,
@@ -97,6 +111,8 @@ impl Evaluator<'_> {
             windows.first[step] as usize..windows.end[step] as usize
         };
         let mut notices = Vec::new();
+        let has_floats_only = |step| slice(&histogram_windows, step).is_empty();
+        let overlapping = windowed.overlapping(call.function, has_floats_only);
         for step in 0..values.len() {
             let inside = slice(&histogram_windows, step);
             if inside.is_empty() {
@@ -106,7 +122,12 @@ impl Evaluator<'_> {
             let end_ms = call.frame.end_ms(step);
             let window = MixedWindow {
                 float_times_ms: &parts.float_times_ms[floats.clone()],
+                float_starts_ms: parts.float_starts_ms.get(floats.clone()).unwrap_or_default(),
                 floats: &parts.floats[floats],
+                histogram_starts_ms: parts
+                    .histogram_starts_ms
+                    .get(inside.clone())
+                    .unwrap_or_default(),
                 histograms: &parts.histograms[inside],
                 start_ms: end_ms - call.frame.range_ms,
                 end_ms,
@@ -118,8 +139,8 @@ impl Evaluator<'_> {
             };
             sample.put(values, histograms, step);
         }
-        let stripped = item.drop_name && !self.env.delayed_name_removal;
-        let name = if stripped { "" } else { item.labels.name() };
+        let name = self.name_of(item);
+        self.notes.overlapping_starts(name, overlapping, call.span);
         for notice in notices {
             self.notes.range_notice(notice, name, call.span);
         }
@@ -207,14 +228,27 @@ impl MixedWindow<'_> {
     }
 
     /// All samples in order of time.
-    pub(super) fn samples(&self) -> Vec<(i64, Sample)> {
-        let floats = self.float_times_ms.iter().zip(self.floats);
-        let floats = floats.map(|(at, value)| (*at, Sample::Float(*value)));
-        let histograms = self.histograms.iter();
-        let histograms = histograms.map(|(at, one)| (*at, Sample::Histogram(Arc::clone(one))));
+    pub(super) fn samples(&self) -> Vec<(Stamp, Sample)> {
+        let start_ms =
+            |starts_ms: &[i64], at: usize| starts_ms.get(at).copied().unwrap_or_default();
+        let floats = self.float_times_ms.iter().zip(self.floats).enumerate();
+        let floats = floats.map(|(at, (at_ms, value))| {
+            let start_ms = start_ms(self.float_starts_ms, at);
+            (Stamp { start_ms, at_ms: *at_ms }, Sample::Float(*value))
+        });
+        let histograms =
+            self.histograms.iter().enumerate().map(|(at, (_, one))| {
+                (self.histogram_stamp(at), Sample::Histogram(Arc::clone(one)))
+            });
         let mut all: Vec<_> = floats.chain(histograms).collect();
-        all.sort_by_key(|(at, _)| *at);
+        all.sort_by_key(|(stamp, _)| stamp.at_ms);
         all
+    }
+
+    /// When a histogram was taken and its counting started.
+    pub(super) fn histogram_stamp(&self, at: usize) -> Stamp {
+        let start_ms = self.histogram_starts_ms.get(at).copied().unwrap_or_default();
+        Stamp { start_ms, at_ms: self.histograms[at].0 }
     }
 
     /// How often a counter was reset, or a value changed. An anchored range starts with the newest
@@ -223,19 +257,22 @@ impl MixedWindow<'_> {
         let samples = self.samples();
         let mut inside = &samples[..];
         if self.boundary == Boundary::Anchored {
-            let before = inside.partition_point(|(at, _)| *at <= self.start_ms);
+            let before = inside.partition_point(|(stamp, _)| stamp.at_ms <= self.start_ms);
             if before == inside.len() {
                 return Sample::Absent;
             }
             inside = &inside[before.saturating_sub(1)..];
         }
-        let counts = |pair: &&[(i64, Sample)]| match (&pair[0].1, &pair[1].1) {
-            (Sample::Float(before), Sample::Float(after)) if resets => after < before,
+        let restarts = |pair: &[(Stamp, Sample)]| pair[1].0.restarts_after(pair[0].0);
+        let counts = |pair: &&[(Stamp, Sample)]| match (&pair[0].1, &pair[1].1) {
+            (Sample::Float(before), Sample::Float(after)) if resets => {
+                after < before || restarts(pair)
+            }
             (Sample::Float(before), Sample::Float(after)) => {
                 before != after && !(before.is_nan() && after.is_nan())
             }
             (Sample::Histogram(before), Sample::Histogram(after)) if resets => {
-                after.is_reset_since(before)
+                restarts(pair) || after.is_reset_since(before)
             }
             (Sample::Histogram(before), Sample::Histogram(after)) => !after.has_same_values(before),
             _ => true,
@@ -250,9 +287,9 @@ impl From<Sample> for Outcome {
     }
 }
 
-/// Adds a notice once.
+/// Adds a notice once, or once for each window where occurrences are counted.
 pub(super) fn notice(notices: &mut Vec<RangeNotice>, one: RangeNotice) {
-    if !notices.contains(&one) {
+    if one == RangeNotice::StartsOverlap || !notices.contains(&one) {
         notices.push(one);
     }
 }

@@ -55,31 +55,43 @@ pub(super) fn extrapolated(
     notices: &mut Notices,
 ) -> Option<Histogram> {
     let points = window.histograms;
-    let ([first, .., last], counter) = (points, function != RangeFunction::Delta) else {
+    let counter = function != RangeFunction::Delta;
+    let (first, last) = (points.first()?, points.last()?);
+    let origin_ms = window.histogram_stamp(0).origin_after(window.start_ms);
+    let origin_ms = origin_ms.filter(|_| counter);
+    let mut total = Histogram::clone(&first.1);
+    if 1 < points.len() {
+        total = alone(notices, |own| change(window, counter, own))?;
+        if origin_ms.is_some() {
+            total = plus(&total, &first.1, notices)?;
+        }
+    } else if origin_ms.is_none() {
         return None;
-    };
-    let change = alone(notices, |own| change(points, counter, own))?;
+    }
     let seconds = |from: i64, to: i64| (to - from) as f64 / 1000.0;
     let reach = Reach {
         to_start: seconds(window.start_ms, first.0),
         to_end: seconds(last.0, window.end_ms),
         sampled: seconds(first.0, last.0),
         gaps: points.len() - 1,
+        since_origin: origin_ms.map(|origin_ms| seconds(origin_ms, last.0)),
     };
-    let mut factor = reach.factor(counter, first.1.count, change.count);
+    let mut factor = reach.factor(counter, first.1.count, total.count);
     if function == RangeFunction::Rate {
         factor /= seconds(window.start_ms, window.end_ms);
     }
-    Some(change.scaled(factor))
+    Some(total.scaled(factor))
 }
 
 /// What was added between the first and the last of at least two samples.
 fn change(
-    points: &[Point],
+    window: &MixedWindow<'_>,
     counter: bool,
     notices: &mut Notices,
 ) -> Result<Histogram, RangeNotice> {
+    let points = window.histograms;
     let last = &points[points.len() - 1].1;
+    let stamp = |at| window.histogram_stamp(at);
     let mut before: &Histogram = &points[0].1;
     let gauge = |one: &Histogram| one.reset_hint == ResetHint::Gauge;
     if counter && points.iter().any(|point| gauge(&point.1)) {
@@ -90,7 +102,8 @@ fn change(
     }
     // After a reset the first sample does not count, whatever its buckets are.
     let nothing;
-    if counter && points[1].1.is_reset_since(before) {
+    let restarts = |at: usize| stamp(at).restarts_after(stamp(at - 1));
+    if counter && (restarts(1) || points[1].1.is_reset_since(before)) {
         let second = &points[1].1;
         let custom_bounds = second.custom_bounds.clone();
         nothing = Histogram { schema: second.schema, custom_bounds, ..Histogram::default() };
@@ -106,8 +119,11 @@ fn change(
     let failed = RangeNotice::MixedSchemas;
     let mut change = minus(&last.reduced(schema), before, notices).ok_or(failed)?;
     if counter {
-        for point in &points[1..] {
-            if point.1.is_reset_since(before) {
+        if (1..points.len()).any(|at| stamp(at).overlaps(stamp(at - 1))) {
+            notice(notices, RangeNotice::StartsOverlap);
+        }
+        for (at, point) in points.iter().enumerate().skip(1) {
+            if restarts(at) || point.1.is_reset_since(before) {
                 change = plus(&change, before, notices).ok_or(failed)?;
             }
             before = &point.1;
@@ -125,13 +141,15 @@ pub(super) fn last_two(
 ) -> Sample {
     let is_rate = function == RangeFunction::Irate;
     let samples = window.samples();
-    let [.., (before_ms, before), (last_ms, last)] = samples.as_slice() else {
+    let [.., (earlier, before), (later, last)] = samples.as_slice() else {
         return Sample::Absent;
     };
-    let seconds = (last_ms - before_ms) as f64 / 1000.0;
+    let seconds = (later.at_ms - earlier.at_ms) as f64 / 1000.0;
+    let restarts = later.restarts_after(*earlier);
     let (before, last) = match (before, last) {
         (Sample::Float(before), Sample::Float(last)) => {
-            let change = if is_rate && last < before { *last } else { last - before };
+            let reset = is_rate && (last < before || restarts);
+            let change = if reset { *last } else { last - before };
             return Sample::Float(if is_rate { change / seconds } else { change });
         }
         (Sample::Histogram(before), Sample::Histogram(last)) => (before, last),
@@ -147,7 +165,7 @@ pub(super) fn last_two(
     if !is_rate && gauges.contains(&false) {
         notice(notices, RangeNotice::NotGauge);
     }
-    let mut change = if is_rate && last.is_reset_since(before) {
+    let mut change = if is_rate && (restarts || last.is_reset_since(before)) {
         Histogram::clone(last)
     } else {
         let Some(change) = minus(last, before, notices) else { return Sample::Absent };

@@ -136,6 +136,8 @@ impl RangeFunction {
 /// One series and its windows.
 pub(in super::super) struct Windowed<'a> {
     pub(in super::super) timestamps_ms: &'a [i64],
+    /// When counting started, 0 where that is not known; empty where it is nowhere.
+    pub(in super::super) starts_ms: &'a [i64],
     pub(in super::super) values: &'a [f64],
     pub(in super::super) windows: &'a Windows,
     pub(in super::super) frame: &'a Frame,
@@ -147,6 +149,8 @@ pub(in super::super) struct Windowed<'a> {
 pub(super) struct Window<'a> {
     pub(super) step: usize,
     pub(super) timestamps_ms: &'a [i64],
+    /// As many, or none.
+    pub(super) starts_ms: &'a [i64],
     pub(super) values: &'a [f64],
 }
 
@@ -166,7 +170,9 @@ impl Windowed<'_> {
             let (first, end) = self.bounds(step);
             *out = if first < end {
                 let timestamps_ms = &self.timestamps_ms[first..end];
-                function(Window { step, timestamps_ms, values: &self.values[first..end] })
+                let starts_ms = self.starts_ms.get(first..end).unwrap_or_default();
+                let values = &self.values[first..end];
+                function(Window { step, timestamps_ms, starts_ms, values })
             } else {
                 absent()
             };
@@ -187,10 +193,11 @@ impl Windowed<'_> {
             F::Rate | F::Increase | F::Delta => rate::extrapolated(self, function, out),
             F::Irate => self.each(out, |window| rate::last_two(&window, true)),
             F::Idelta => self.each(out, |window| rate::last_two(&window, false)),
-            F::Changes => rate::transitions(self, out, |before, after| {
+            F::Changes => rate::transitions(self, out, |at| {
+                let (before, after) = (self.values[at - 1], self.values[at]);
                 after != before && !(after.is_nan() && before.is_nan())
             }),
-            F::Resets => rate::transitions(self, out, |before, after| after < before),
+            F::Resets => rate::transitions(self, out, |at| rate::is_reset(self, at)),
             F::Deriv => self.each(out, |window| match window.timestamps_ms {
                 [first, _, ..] => linear_regression(&window, *first).0,
                 _ => absent(),
