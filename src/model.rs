@@ -2,6 +2,7 @@
 //! cache of compiled expressions in `matcher`.
 
 pub mod alert;
+pub mod digest;
 pub mod duration;
 pub mod float;
 pub mod histogram;

@@ -9,7 +9,6 @@ pub mod slack;
 pub mod webhook;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -313,16 +312,6 @@ fn truncate(text: String, letters_max: usize) -> String {
     let mut cut: String = text.chars().take(letters_max.saturating_sub(1)).collect();
     cut.push('…');
     cut
-}
-
-/// The key by which receivers recognise a group: hexadecimal SHA-256 of its key.
-pub fn key_hash(group_key: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, group_key.as_bytes());
-    let mut out = String::with_capacity(2 * digest.as_ref().len());
-    for byte in digest.as_ref() {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
 }
 
 /// A secret that must be there.

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use narthex::model::digest::sha256_hex;
 use serde_json::{Value, json};
 
 use crate::process::{
@@ -164,9 +165,4 @@ fn three_alerts_are_one_notification_and_one_resolve_across_a_kill() {
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!((scene.slack.count(), scene.pagerduty.count()), (2, 2), "one resolve");
     assert!(!scene.server.log().contains("secret-routing-key"), "secrets stay out of the log");
-}
-
-fn sha256_hex(text: &str) -> String {
-    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Failure, Post, Sent, Texts, check, key_hash, load, shown_body, truncate};
+use super::{Failure, Post, Sent, Texts, check, load, shown_body, truncate};
 use crate::http_client::Secret;
+use crate::model::digest::sha256_hex;
 
 /// PagerDuty's limit for the summary, in letters.
 const SUMMARY_LETTERS_MAX: usize = 1024;
@@ -146,7 +147,7 @@ pub(super) async fn send(options: &Options, texts: &Texts<'_>, post: &Post<'_>) 
         return Err(Failure::permanent("details are no map"));
     };
     let summary = truncate(texts.shown(&options.description), SUMMARY_LETTERS_MAX);
-    let dedup_key = key_hash(&texts.notification.group_key);
+    let dedup_key = sha256_hex(&texts.notification.group_key);
     let (client, client_url) =
         (texts.ornament(&options.client), texts.ornament(&options.client_url));
     let (url, body) = match &options.key {

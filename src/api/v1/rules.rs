@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use ring::digest;
 use serde_json::{Value, json};
 
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, Success};
 use super::super::{Services, labels_json, rfc3339, rfc3339_or_never};
+use crate::model::digest::sha256_hex;
 use crate::model::float;
 use crate::model::matcher::Matcher;
 use crate::rules::{AlertStatus, AlertingStatus, GroupStatus, RuleStatus};
@@ -125,8 +125,7 @@ impl Filter {
 
 /// Names a group in paging: SHA-256 of file and group.
 fn page_token(group: &GroupStatus) -> String {
-    let hash = digest::digest(&digest::SHA256, format!("{};{}", group.file, group.name).as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(&format!("{};{}", group.file, group.name))
 }
 
 pub(super) async fn rules(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
