@@ -12,6 +12,7 @@ mod federate;
 mod health;
 mod home;
 mod layers;
+pub mod notices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use axum::Router;
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::get;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::alerting;
 use crate::base::clock::Clock;
@@ -35,9 +36,32 @@ use crate::remote::receive::Receiver;
 use crate::rules;
 use crate::scrape;
 use crate::storage::Storage;
+use notices::Notices;
 
 /// The Prometheus whose behaviour we promise; what clients see as our version.
 pub const COMPATIBLE_VERSION: &str = "3.14.0";
+
+/// Limits of remote read, which flags set.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    /// Samples of one answer that is not streamed; 0: any number.
+    pub samples: usize,
+    /// Requests at the same time; 0: any number.
+    pub requests: usize,
+    /// Bytes of a frame in a streamed answer.
+    pub frame_bytes: usize,
+}
+
+impl ReadLimits {
+    /// What lets so many requests in at the same time.
+    pub fn gate(&self) -> Arc<Semaphore> {
+        let places = match self.requests {
+            0 => Semaphore::MAX_PERMITS,
+            some => some.min(Semaphore::MAX_PERMITS),
+        };
+        Arc::new(Semaphore::new(places))
+    }
+}
 
 /// What the server is told by flags.
 #[derive(Clone, Debug)]
@@ -56,8 +80,14 @@ pub struct Options {
     pub flags: BTreeMap<String, String>,
     /// Which parts of PromQL are switched on.
     pub parser: ParserOptions,
+    /// `--enable-feature=promql-delayed-name-removal`
+    pub delayed_name_removal: bool,
+    /// `--enable-feature=type-and-unit-labels`
+    pub type_and_unit_labels: bool,
     /// Where this server is reached from outside, without a slash at the end.
     pub external_url: String,
+    /// Limits of remote read.
+    pub read_limits: ReadLimits,
     /// How far back `/federate` looks for the newest sample.
     pub lookback_delta_ms: i64,
 }
@@ -111,6 +141,10 @@ pub struct Services {
     pub metrics: Registry,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Places for remote reads.
+    pub reads: Arc<Semaphore>,
+    /// What people should know about this server.
+    pub notices: Notices,
     /// The main loop.
     pub control: Control,
     /// Flags.
@@ -119,6 +153,27 @@ pub struct Services {
     pub loaded: ArcSwap<Loaded>,
     /// When this process began to serve.
     pub started_ms: i64,
+}
+
+#[cfg(test)]
+impl Options {
+    /// Everything that needs switching on is off.
+    fn for_tests() -> Self {
+        Self {
+            enable_lifecycle: false,
+            enable_admin_api: false,
+            enable_remote_write_receiver: false,
+            route_prefix: String::new(),
+            cors_origin: AnchoredRegex::new(".*").expect("a valid expression"),
+            flags: BTreeMap::new(),
+            parser: ParserOptions::ALL,
+            delayed_name_removal: false,
+            type_and_unit_labels: false,
+            external_url: "http://localhost:9090".to_owned(),
+            read_limits: ReadLimits { samples: 0, requests: 1, frame_bytes: 1 << 20 },
+            lookback_delta_ms: 300_000,
+        }
+    }
 }
 
 /// Every route of the main listener.
@@ -137,7 +192,7 @@ pub fn router(services: &Arc<Services>) -> Router {
         routes = routes.nest("/alertmanager/api/v2", alertmanager);
     }
     let gate = middleware::from_fn_with_state(Arc::clone(services), layers::gate);
-    let routes = layers::wrap(routes.layer(gate).merge(health::router(services)), services);
+    let routes = layers::wrap(routes.layer(gate).merge(open_router(services)), services);
     match services.options.route_prefix.as_str() {
         "" => routes.fallback(home::not_found),
         prefix => {
@@ -151,6 +206,16 @@ pub fn router(services: &Arc<Services>) -> Router {
                 .fallback(home::not_found)
         }
     }
+}
+
+/// What is answered also while the server starts.
+fn open_router(services: &Arc<Services>) -> Router {
+    Router::new()
+        .route("/api/v1/notifications", get(notices::list))
+        .route("/api/v1/notifications/live", get(notices::live))
+        .route("/api/v1/status/walreplay", get(v1::walreplay))
+        .with_state(Arc::clone(services))
+        .merge(health::router(services))
 }
 
 /// The routes of the second listener, where Alertmanager's own clients look.
@@ -167,6 +232,20 @@ pub fn alertmanager_router(services: &Arc<Services>, alerting: &Arc<alerting::Ma
 /// Labels as a JSON object.
 fn labels_json(labels: &Labels) -> BTreeMap<&str, &str> {
     labels.iter().collect()
+}
+
+/// External labels where the series has none of that name.
+fn with_external_labels(labels: &Labels, external: &Labels) -> Labels {
+    if external.is_empty() {
+        return labels.clone();
+    }
+    let mut builder = labels.to_builder();
+    for (name, value) in external.iter() {
+        if builder.get(name).is_empty() {
+            builder.set(name, value);
+        }
+    }
+    builder.build()
 }
 
 /// A moment as the APIs print it; the extremes of `i64` are cut to what a date can be.

@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::api::{self, ReloadAnswer, Services};
+use crate::api::notices::{STARTING, STOPPING};
+use crate::api::{self, ReadLimits, ReloadAnswer, Services};
 use crate::base::clock::{Clock, OsClock};
 use crate::base::disk::{Disk, OsDisk};
 use crate::base::rng::{OsRng, Rng};
@@ -54,6 +55,7 @@ pub struct Options {
     pub enable_lifecycle: bool,
     pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
+    pub read_limits: ReadLimits,
     pub storage_path: PathBuf,
     pub retention_time: Option<Duration>,
     pub wal_sync: WalSync,
@@ -204,6 +206,7 @@ async fn serve(
     let (reload_sender, reloads) = mpsc::channel(1);
     let assembly = Assembly::build(&options, ground, configuration, reload_sender)?;
     let services = Arc::clone(&assembly.services);
+    services.notices.add(STARTING, services.clock.now_ms());
 
     let (stop, stopping) = watch::channel(false);
     let mut servers = Vec::new();
@@ -222,12 +225,15 @@ async fn serve(
     }
     let running = assembly.start(&options)?;
     services.control.ready.store(true, Ordering::Release);
+    services.notices.remove(STARTING);
     info!("Server is ready to receive web requests.");
 
     let result = wait_until_told(&options, &assembly, reloads).await;
 
     info!("Stopping.");
     services.control.ready.store(false, Ordering::Release);
+    services.notices.add(STOPPING, services.clock.now_ms());
+    services.notices.close();
     stop.send_replace(true);
     running.stop_producing(&assembly).await;
     let drained = futures_util::future::join_all(servers);

@@ -46,7 +46,7 @@ use crate::storage::compact::plan::Urgency;
 use crate::storage::head::batch::Batch;
 use crate::storage::options::{OpenError, Options, SealError, WalSync};
 use crate::storage::select::{QueryError, Select, SelectHints, Selection};
-use crate::storage::stats::TsdbStats;
+use crate::storage::stats::{SegmentSummary, TsdbStats};
 use crate::storage::store::Store;
 
 /// The store. Shared by `Arc`; its threads end in [`Storage::close`] or when it is dropped.
@@ -136,6 +136,11 @@ impl Storage {
     /// Figures about the head; lists are cut to the `limit` largest entries.
     pub fn stats(&self, limit: usize) -> TsdbStats {
         self.store.stats(limit)
+    }
+
+    /// All segments, in the order in which queries read them.
+    pub fn segments(&self) -> Vec<SegmentSummary> {
+        self.store.segments()
     }
 
     /// Timestamp of the oldest sample, inclusive; `None` when there is none.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, RawQuery, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue,
 };
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -38,8 +39,42 @@ pub fn router(manager: Arc<Manager>) -> Router {
         .route("/alerts/groups", get(groups))
         .route("/silences", get(silences).post(post_silence))
         .route("/silence/{id}", get(silence).delete(delete_silence))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(manager)
+}
+
+/// The path as seen from here, so without a prefix of the server.
+async fn not_found(uri: Uri) -> Refusal {
+    Refusal::Validation(404, format!("path /api/v2{} was not found", uri.path()))
+}
+
+async fn method_not_allowed(method: Method, path: MatchedPath) -> Response {
+    let allowed = match path.as_str() {
+        path if path.ends_with("/alerts") || path.ends_with("/silences") => "GET,POST",
+        path if path.ends_with("/silence/{id}") => "DELETE,GET",
+        _ => "GET",
+    };
+    let message = format!("method {method} is not allowed, but [{allowed}] are");
+    let mut response = Refusal::Validation(405, message).into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Bodies must say that they are JSON.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media = match kind.split(';').next().unwrap_or("").trim() {
+        "" => "application/octet-stream",
+        media => media,
+    };
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let media = quote(media);
+    let message = format!("unsupported media type {media}, only [application/json] are allowed");
+    Err(Refusal::Validation(415, message))
 }
 
 /// An answer that is no success.
@@ -178,8 +213,12 @@ async fn groups(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery) 
     Ok(reply(StatusCode::OK, &shown))
 }
 
-/// The content type is not looked at: senders get it wrong.
-async fn post_alerts(State(manager): State<Arc<Manager>>, body: Bytes) -> Answer {
+async fn post_alerts(
+    State(manager): State<Arc<Manager>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    check_content_type(&headers)?;
     let alerts = json::parse_alerts(&body)?;
     match blocking(manager, move |manager| manager.put_alerts(alerts)).await? {
         Ok(()) => Err(Refusal::Empty(StatusCode::OK)),
@@ -205,7 +244,12 @@ async fn silences(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery
     Ok(reply(StatusCode::OK, &shown))
 }
 
-async fn post_silence(State(manager): State<Arc<Manager>>, body: Bytes) -> Answer {
+async fn post_silence(
+    State(manager): State<Arc<Manager>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    check_content_type(&headers)?;
     let wanted = json::parse_silence(&body)?;
     if wanted.starts_at_ms >= wanted.ends_at_ms {
         let text = "Failed to create silence: start time must be before end time";

@@ -6,12 +6,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Services;
 use super::params::Params;
 use super::respond::{ApiError, text};
+use super::{Services, with_external_labels};
 use crate::encoding::wire::exposition::{self, FederatedSample};
 use crate::encoding::wire::negotiate;
-use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::{TimeRange, is_stale_nan};
 use crate::storage::select::{BLOCK_SERIES_MAX, Column, Select, SelectHints, SeriesColumns};
@@ -56,7 +55,7 @@ fn newest_samples(
             for (meta, columns) in all[first..].iter().zip(&block.series) {
                 let Some((timestamp_ms, value)) = newest(columns) else { continue };
                 if !meta.labels().name().is_empty() {
-                    let labels = federated_labels(meta.labels(), &external);
+                    let labels = with_external_labels(meta.labels(), &external);
                     samples.push(FederatedSample { labels, value, timestamp_ms });
                 }
             }
@@ -73,15 +72,4 @@ fn newest(columns: &SeriesColumns) -> Option<(i64, f64)> {
     let Column::Floats(values) = &run.values else { return None };
     let sample = (*run.timestamps_ms.last()?, *values.last()?);
     (!is_stale_nan(sample.1)).then_some(sample)
-}
-
-/// External labels where the series has none of that name.
-fn federated_labels(labels: &Labels, external: &Labels) -> Labels {
-    let mut builder = labels.to_builder();
-    for (name, value) in external.iter() {
-        if builder.get(name).is_empty() {
-            builder.set(name, value);
-        }
-    }
-    builder.build()
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::json;
 
 use crate::promql::engine::QueryError;
 
@@ -101,32 +101,10 @@ impl From<crate::storage::select::QueryError> for ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a RawValue>,
-    #[serde(rename = "errorType", skip_serializing_if = "Option::is_none")]
-    error_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    infos: Vec<String>,
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let envelope = Envelope {
-            status: "error",
-            data: None,
-            error_type: Some(self.kind.as_str()),
-            error: Some(&self.text),
-            warnings: Vec::new(),
-            infos: Vec::new(),
-        };
-        let body = serde_json::to_vec(&envelope).expect("texts serialize");
+        let kind = self.kind.as_str();
+        let body = json!({ "status": "error", "errorType": kind, "error": self.text }).to_string();
         (self.kind.status(), json_headers(), body).into_response()
     }
 }
@@ -134,7 +112,8 @@ impl IntoResponse for ApiError {
 /// A successful answer.
 #[derive(Debug)]
 pub struct Success {
-    data: Box<RawValue>,
+    /// JSON.
+    data: String,
     warnings: Vec<String>,
     infos: Vec<String>,
 }
@@ -142,13 +121,12 @@ pub struct Success {
 impl Success {
     /// With `data` as JSON.
     pub fn of(data: &impl Serialize) -> Self {
-        let data = serde_json::value::to_raw_value(data).expect("answers have string keys only");
+        let data = serde_json::to_string(data).expect("answers have string keys only");
         Self { data, warnings: Vec::new(), infos: Vec::new() }
     }
 
     /// With `data` that is JSON text already.
     pub fn of_json(data: String) -> Self {
-        let data = RawValue::from_string(data).expect("our own writer makes valid JSON");
         Self { data, warnings: Vec::new(), infos: Vec::new() }
     }
 
@@ -171,15 +149,16 @@ fn cap(mut texts: Vec<String>, kind: &str) -> Vec<String> {
 
 impl IntoResponse for Success {
     fn into_response(self) -> Response {
-        let envelope = Envelope {
-            status: "success",
-            data: Some(&self.data),
-            error_type: None,
-            error: None,
-            warnings: self.warnings,
-            infos: self.infos,
-        };
-        let body = serde_json::to_vec(&envelope).expect("answers serialize");
+        // Answers may be large: what is JSON already is not read again.
+        let mut body = String::with_capacity(self.data.len() + 64);
+        body.push_str("{\"status\":\"success\",\"data\":");
+        body.push_str(&self.data);
+        for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
+            if !texts.is_empty() {
+                body.push_str(&format!(",\"{name}\":{}", json!(texts)));
+            }
+        }
+        body.push('}');
         (json_headers(), body).into_response()
     }
 }
@@ -200,6 +179,27 @@ pub fn text(status: StatusCode, body: impl Into<Body>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn answers_stand_in_their_envelope() {
+        let text = async |response: Response| {
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        let plain = Success::of(&[1, 2]).into_response();
+        assert_eq!(text(plain).await, r#"{"status":"success","data":[1,2]}"#);
+        let noted = Success::of_json("{}".to_owned())
+            .with_annotations(vec!["a \"b\"".to_owned()], vec!["c".to_owned()]);
+        assert_eq!(
+            text(noted.into_response()).await,
+            r#"{"status":"success","data":{},"warnings":["a \"b\""],"infos":["c"]}"#
+        );
+        let refused = ApiError::parameter("x", "\"y\"").into_response();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        let told: serde_json::Value = serde_json::from_str(&text(refused).await).unwrap();
+        assert_eq!(told["errorType"], "bad_data");
+        assert_eq!(told["error"], "invalid parameter \"x\": \"y\"");
+    }
 
     #[test]
     fn surplus_annotations_are_counted() {

@@ -3,21 +3,29 @@
 pub mod json;
 
 mod admin;
+mod features;
 mod metadata;
 mod query;
+mod read;
 mod rules;
+mod self_metrics;
 mod status;
 mod targets;
+mod tree;
 mod write;
+
+pub(super) use status::walreplay;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{any, get, post};
 
 use super::Services;
-use super::respond::{ApiError, ErrorType};
+use super::respond::{ApiError, ErrorType, text};
 
 /// Routes under `/api/v1`.
 pub fn router() -> Router<Arc<Services>> {
@@ -27,6 +35,7 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
         .route("/format_query", get(query::format).post(query::format))
+        .route("/parse_query", get(query::parse).post(query::parse))
         .route("/series", get(metadata::series).post(metadata::series))
         .route("/labels", get(metadata::label_names).post(metadata::label_names))
         .route("/label/{name}/values", get(metadata::label_values))
@@ -42,7 +51,10 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
-        .route("/status/walreplay", get(status::walreplay))
+        .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/status/self_metrics", get(self_metrics::self_metrics))
+        .route("/features", get(features::features))
+        .route("/read", post(read::read).layer(write_body))
         .route("/write", post(write::write).layer(write_body))
         .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
@@ -52,10 +64,15 @@ pub fn router() -> Router<Arc<Services>> {
         )
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .fallback(any(not_found))
+        .method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn not_found() -> ApiError {
     ApiError::new(ErrorType::NotFound, "path not found")
+}
+
+async fn method_not_allowed() -> Response {
+    text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
 }
 
 /// Runs what blocks on disk or computes for long off the async threads.

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, ValueEnum};
 
+use crate::api::ReadLimits;
 use crate::model::{duration, matcher::AnchoredRegex};
 use crate::server::logging::{LogFormat, LogLevel};
 use crate::server::{Features, Options};
@@ -27,6 +28,13 @@ enum Sync {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|err| err.to_string())
+}
+
+/// A count that may be written as `5e7`.
+fn parse_count(text: &str) -> Result<usize, String> {
+    let is_count = |number: &f64| *number >= 0.0 && number.fract() == 0.0 && *number < 1e18;
+    let number = text.parse::<f64>().ok().filter(is_count);
+    number.map(|number| number as usize).ok_or_else(|| "not a count".to_owned())
 }
 
 /// All flags; see each one's help text.
@@ -97,6 +105,18 @@ pub struct ServeFlags {
     /// When a write counts as durable.
     #[arg(long = "storage.wal-sync", default_value = "batch")]
     wal_sync: Sync,
+
+    /// Samples that one remote read may return; 0 means no limit. Streamed answers have none.
+    #[arg(long = "storage.remote.read-sample-limit", default_value = "5e7", value_parser = parse_count)]
+    read_sample_limit: usize,
+
+    /// Remote reads that run at the same time; 0 means no limit.
+    #[arg(long = "storage.remote.read-concurrent-limit", default_value_t = 10)]
+    read_concurrent_limit: usize,
+
+    /// Bytes of a frame in a streamed answer to a remote read.
+    #[arg(long = "storage.remote.read-max-bytes-in-frame", default_value_t = 1 << 20)]
+    read_max_bytes_in_frame: usize,
 
     /// Longest outage for which the `for` state of alerts is restored.
     #[arg(long = "rules.alert.for-outage-tolerance", default_value = "1h", value_parser = parse_duration)]
@@ -254,6 +274,11 @@ impl ServeFlags {
             enable_lifecycle: self.enable_lifecycle,
             enable_admin_api: self.enable_admin_api,
             enable_remote_write_receiver: self.enable_remote_write_receiver,
+            read_limits: ReadLimits {
+                samples: self.read_sample_limit,
+                requests: self.read_concurrent_limit,
+                frame_bytes: self.read_max_bytes_in_frame,
+            },
             storage_path: self.storage_path,
             retention_time: self.retention_time,
             wal_sync: match self.wal_sync {
@@ -385,6 +410,7 @@ mod tests {
         assert_eq!(options.route_prefix, "/prom");
         assert_eq!(options.flags["web.listen-address"], "127.0.0.1:1,127.0.0.1:2");
         assert_eq!(options.flags["query.timeout"], "2m");
+        assert_eq!(options.read_limits.samples, 50_000_000);
         assert!(!options.flags.contains_key("web.console.templates"));
     }
 
@@ -394,6 +420,7 @@ mod tests {
         assert_eq!(refused, "--web.config.file is not supported yet");
         assert!(parse(&["--query.timeout=abc"]).unwrap_err().contains("not a valid duration"));
         assert!(parse(&["--web.cors.origin=("]).is_err());
+        assert!(parse(&["--storage.remote.read-sample-limit=1.5"]).is_err());
         assert!(parse(&["--web.external-url=ftp://x"]).is_err());
         assert!(parse(&["--web.listen-adress=x"]).unwrap_err().contains("--web.listen-address"));
     }

@@ -1,9 +1,12 @@
-//! Formats in which samples arrive and leave: exposition text, remote write.
+//! Formats in which samples arrive and leave: exposition text, remote write and read.
 
+pub mod chunk;
 pub mod entry;
 pub mod exposition;
 pub mod negotiate;
 pub mod openmetrics;
+pub mod protobuf;
+pub mod remote_read;
 pub mod remote_write;
 mod scan;
 pub mod series;

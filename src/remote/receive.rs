@@ -116,7 +116,8 @@ fn is_valid(sorted: &[(&str, &str)]) -> bool {
         && sorted.windows(2).all(|pair| pair[0].0 != pair[1].0)
 }
 
-fn decompress(compressed: &[u8]) -> Result<Vec<u8>, WriteError> {
+/// Undoes the compression of a body, up to [`DECODED_BYTES_MAX`].
+pub fn decompress(compressed: &[u8]) -> Result<Vec<u8>, WriteError> {
     let error = |err: snap::Error| WriteError::Compression(err.to_string());
     let len = snap::raw::decompress_len(compressed).map_err(error)?;
     if len > DECODED_BYTES_MAX {
@@ -217,7 +218,7 @@ mod tests {
         let mut body = series(&[("__name__", "up")]);
         body.extend([0x0a, 0x7f]);
         let (result, committed, _) = write(&body);
-        assert!(matches!(result, Err(WriteError::Decode(DecodeError::Truncated))));
+        assert!(matches!(result, Err(WriteError::Decode(DecodeError::Wire(_)))));
         assert!(committed.is_empty());
         let bomb = [0xff, 0xff, 0xff, 0xff, 0x0f];
         assert!(matches!(decompress(&bomb), Err(WriteError::Compression(_))));

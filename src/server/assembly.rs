@@ -14,6 +14,7 @@ use super::reload::Configuration;
 use super::sinks::{Preparation, Sinks};
 use super::{Ground, Options, process_metrics};
 use crate::alerting;
+use crate::api::notices::{Notices, RELOAD_FAILED};
 use crate::api::{self, COMPATIBLE_VERSION, Control, Loaded, ReloadAnswer, Services};
 use crate::base::metrics::{Number, Registry};
 use crate::discovery;
@@ -84,7 +85,10 @@ fn api_options(options: &Options) -> api::Options {
         cors_origin: options.cors_origin.clone(),
         flags: options.flags.clone(),
         parser: options.features.parser,
+        delayed_name_removal: options.features.delayed_name_removal,
+        type_and_unit_labels: options.features.type_and_unit_labels,
         external_url: options.external_url.clone(),
+        read_limits: options.read_limits,
         lookback_delta_ms: options.lookback_delta.as_millis() as i64,
     }
 }
@@ -238,6 +242,8 @@ impl Assembly {
             alerting,
             metrics: registry,
             clock,
+            reads: options.read_limits.gate(),
+            notices: Notices::default(),
             control: Control { ready: AtomicBool::new(false), reload, quit: Notify::new() },
             options: api_options(options),
             loaded: ArcSwap::from_pointee(loaded(options, &configuration, now_ms)),
@@ -309,6 +315,9 @@ impl Assembly {
             let mut failed = Loaded::clone(&self.services.loaded.load());
             failed.last_reload_succeeded = false;
             self.services.loaded.store(Arc::new(failed));
+            self.services.notices.add(RELOAD_FAILED, self.ground.clock.now_ms());
+        } else {
+            self.services.notices.remove(RELOAD_FAILED);
         }
         result
     }

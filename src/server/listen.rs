@@ -1,5 +1,7 @@
 //! Listening sockets with a cap on open connections.
 
+mod request_line;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::error;
+
+use request_line::RequestLines;
 
 /// Pause after a failed accept (mostly: no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +69,7 @@ impl axum::serve::Listener for Listener {
                 Ok((stream, address)) => {
                     // Answers are written whole; waiting to fill a packet only delays them.
                     let _ = stream.set_nodelay(true);
-                    return (Connection { stream, _permit: permit }, address);
+                    return (Connection::new(stream, permit), address);
                 }
                 Err(err) => {
                     error!(error = %err, "Accepting a connection failed.");
@@ -83,7 +87,24 @@ impl axum::serve::Listener for Listener {
 /// A connection that frees its place when it is dropped.
 pub(super) struct Connection {
     stream: TcpStream,
+    lines: RequestLines,
+    /// What was read and found no room: a few bytes, when targets grew.
+    pending: Vec<u8>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
+        let lines = RequestLines::default();
+        Self { stream, lines, pending: Vec::new(), _permit: permit }
+    }
+}
+
+/// Moves as much as there is room for.
+fn fill(buffer: &mut ReadBuf<'_>, bytes: &mut Vec<u8>) {
+    let taken = bytes.len().min(buffer.remaining());
+    buffer.put_slice(&bytes[..taken]);
+    bytes.drain(..taken);
 }
 
 impl AsyncRead for Connection {
@@ -92,7 +113,20 @@ impl AsyncRead for Connection {
         ctx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(ctx, buffer)
+        if !self.pending.is_empty() {
+            fill(buffer, &mut self.pending);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(ctx, buffer);
+        if matches!(read, Poll::Ready(Ok(())))
+            && let Some(mut changed) = self.lines.scan(&buffer.filled()[before..])
+        {
+            buffer.set_filled(before);
+            fill(buffer, &mut changed);
+            self.pending = changed;
+        }
+        read
     }
 }
 

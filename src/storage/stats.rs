@@ -1,6 +1,9 @@
-//! Figures about the head for `/api/v1/status/tsdb`.
+//! Figures about the head and the segments for `/api/v1/status/tsdb`.
+
+use std::sync::Arc;
 
 use super::store::Store;
+use super::version::OpenSegment;
 use crate::model::sample::TimeRange;
 
 /// A name and how much there is of it.
@@ -35,6 +38,27 @@ pub struct TsdbStats {
     pub series_count_by_label_value_pair: Vec<NamedCount>,
 }
 
+/// A sealed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its number.
+    pub id: u64,
+    /// How often it was merged, roughly.
+    pub level: u8,
+    /// Oldest sample, inclusive.
+    pub min_ms: i64,
+    /// Newest sample, inclusive.
+    pub max_ms: i64,
+    /// Series.
+    pub series_count: u32,
+    /// Chunks of all series.
+    pub chunk_count: u64,
+    /// Samples in all chunks.
+    pub sample_count: u64,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
 impl Store {
     /// See [`super::Storage::stats`].
     pub fn stats(&self, limit: usize) -> TsdbStats {
@@ -53,6 +77,25 @@ impl Store {
             memory_in_bytes_by_label_name: index.bytes_by_name,
             series_count_by_label_value_pair: index.series_by_pair,
         }
+    }
+
+    /// All segments, in the order in which queries read them.
+    pub fn segments(&self) -> Vec<SegmentSummary> {
+        let version = self.version.load();
+        let summary = |own: &Arc<OpenSegment>| {
+            let info = own.segment.info();
+            SegmentSummary {
+                id: own.entry.id,
+                level: own.entry.level,
+                min_ms: info.min_ms,
+                max_ms: info.max_ms,
+                series_count: info.series_count,
+                chunk_count: info.chunk_count,
+                sample_count: info.sample_count,
+                bytes: info.bytes,
+            }
+        };
+        version.segments.iter().map(summary).collect()
     }
 
     /// From the oldest to the newest sample in log files; `min_ms > max_ms` when there is none.

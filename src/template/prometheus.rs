@@ -100,6 +100,11 @@ pub fn expand_alert_text(
     }
 }
 
+/// The functions that texts of rules may use beside Go's own.
+pub fn own_function_names() -> impl Iterator<Item = &'static str> {
+    [SHARED, OWN].into_iter().flatten().map(|(name, _)| *name)
+}
+
 /// Checks the syntax of a label or annotation; `name` as in [`expand_alert_text`].
 ///
 /// # Errors

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{Process, Server, encoded, free_port, get, now_ms, request, wait_for};
+use crate::process::{
+    Process, SeriesToWrite, Server, encoded, free_port, get, now_ms, remote_write, request,
+    wait_for,
+};
 
 /// Dashboard-style range queries, `#` before each selector; each must give at least one series.
 const QUERIES: [&str; 20] = [
@@ -238,5 +241,55 @@ fn interop_amtool_works_against_both_addresses() {
         assert!(!run(&["silence", "query"]).contains(id));
         assert!(run(&["silence", "query", "--expired"]).contains(id));
         assert!(run(&["alert", "query"]).contains(&alert));
+    }
+}
+
+#[test]
+fn interop_prometheus_reads_from_us() {
+    let Some(_) = peer("prometheus") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = "global: {external_labels: {site: here}}\n";
+    let narthex = Server::start(folder.path(), config, &["--web.enable-remote-write-receiver"]);
+    let end_ms = now_ms() / 1000 * 1000;
+    // More samples than a chunk holds, at uneven times, with odd values.
+    let series: Vec<_> = ["a", "b"]
+        .iter()
+        .map(|room| SeriesToWrite {
+            labels: vec![("__name__", "heat".to_owned()), ("room", (*room).to_owned())],
+            samples: (0..500_i64)
+                .map(|n| {
+                    let value = if n % 7 == 0 { 21.0 } else { 1.0 / n as f64 };
+                    (end_ms - (500 - n) * 1000 + n % 3, value)
+                })
+                .collect(),
+        })
+        .collect();
+    assert_eq!(remote_write(narthex.port, &series).unwrap().status, 204);
+    let port = free_port();
+    let file = folder.path().join("prometheus.yml");
+    let url = format!("http://127.0.0.1:{}/api/v1/read", narthex.port);
+    std::fs::write(&file, format!("remote_read: [{{url: '{url}', read_recent: true}}]\n")).unwrap();
+    let _prometheus = Process::spawn(
+        quiet("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("prometheus").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}")),
+    );
+    wait_for("Prometheus", || {
+        request(port, "GET", "/-/ready", &[], b"").filter(|answer| answer.status == 200)
+    });
+    let query = encoded("heat{site=\"here\"}[10m]");
+    let path = format!("/api/v1/query?query={query}&time={}", end_ms / 1000);
+    let theirs = get(port, &path).json();
+    assert_eq!(theirs["status"], "success", "{theirs}");
+    let result = theirs["data"]["result"].as_array().unwrap();
+    assert_eq!(result.len(), 2, "{theirs}");
+    let query = encoded("heat[10m]");
+    let path = format!("/api/v1/query?query={query}&time={}", end_ms / 1000);
+    let ours = get(narthex.port, &path).json();
+    for (theirs, ours) in result.iter().zip(ours["data"]["result"].as_array().unwrap()) {
+        assert_eq!(theirs["metric"]["room"], ours["metric"]["room"]);
+        assert_eq!(theirs["values"].as_array().unwrap().len(), 500);
+        assert_eq!(theirs["values"], ours["values"]);
     }
 }

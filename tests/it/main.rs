@@ -4,6 +4,7 @@ mod admin;
 mod alert_delivery;
 mod differential;
 mod grafana;
+mod http_api;
 mod interop;
 mod kill;
 mod licences;

@@ -54,7 +54,12 @@ impl Api {
 
     async fn call(&self, method: &str, path: &str, body: Value) -> String {
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let request = Request::builder().method(method).uri(path).body(Body::from(text)).unwrap();
+        self.call_with(method, path, "application/json", text).await
+    }
+
+    async fn call_with(&self, method: &str, path: &str, kind: &str, text: String) -> String {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, kind);
+        let request = request.body(Body::from(text)).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -204,4 +209,35 @@ async fn status_and_receivers_tell_no_secret() {
     let config = status["config"]["original"].as_str().unwrap();
     assert!(config.contains("url: <secret>") && !config.contains("s3cret"), "{config}");
     assert_eq!(status["versionInfo"]["version"], "0.34.0");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_as_json() {
+    let api = Api::new();
+    for (method, path, answer) in [
+        ("GET", "/nothing", r#"404 {"code":404,"message":"path /api/v2/nothing was not found"}"#),
+        (
+            "DELETE",
+            "/alerts",
+            r#"405 {"code":405,"message":"method DELETE is not allowed, but [GET,POST] are"}"#,
+        ),
+        (
+            "POST",
+            "/silence/x",
+            r#"405 {"code":405,"message":"method POST is not allowed, but [DELETE,GET] are"}"#,
+        ),
+        (
+            "PUT",
+            "/status",
+            r#"405 {"code":405,"message":"method PUT is not allowed, but [GET] are"}"#,
+        ),
+    ] {
+        assert_eq!(api.call(method, path, Value::Null).await, answer);
+    }
+    let post = async |kind| api.call_with("POST", "/alerts", kind, "[]".to_owned()).await;
+    assert_eq!(
+        post("text/plain").await,
+        r#"415 {"code":415,"message":"unsupported media type \"text/plain\", only [application/json] are allowed"}"#
+    );
+    assert_eq!(post("application/json; charset=utf-8").await, "200");
 }

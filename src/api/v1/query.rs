@@ -7,12 +7,16 @@ use axum::extract::State;
 use serde_json::json;
 
 use super::super::Services;
-use super::super::params::Params;
-use super::super::respond::{ApiError, ApiResult, Success};
-use super::{blocking, json};
+use super::super::params::{Params, parse_duration_seconds};
+use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
+use super::{blocking, json, tree};
+use crate::model::labels::quote;
 use crate::promql::engine::{CancelFlag, Query, QueryOutput, Stats, Value};
 use crate::promql::parser;
+use crate::promql::print::pretty::pretty;
 
+/// What a query is told whose time is over before it begins.
+const TIMED_OUT: &str = "query timed out in expression evaluation";
 /// Points of one series in a range query.
 const POINTS_MAX: i64 = 11_000;
 
@@ -29,22 +33,28 @@ impl Drop for CancelOnDrop {
 struct Request {
     text: String,
     limit: usize,
-    stats: bool,
+    /// Whatever is not empty asks for statistics.
+    stats: String,
     lookback_delta_ms: Option<i64>,
     timeout: Option<Duration>,
 }
 
 impl Request {
     fn read(params: &Params) -> Result<Self, ApiError> {
-        let positive = |seconds: f64| (seconds > 0.0).then_some(seconds);
-        let timeout = params.duration("timeout")?.and_then(positive);
-        let lookback = params.duration("lookback_delta")?.and_then(positive);
+        let timeout = params.duration("timeout")?;
+        let lookback = match params.get("lookback_delta") {
+            "" => None,
+            text => Some(parse_duration_seconds(text).map_err(|reason| {
+                ApiError::bad_data(format!("error parsing lookback delta duration: {reason}"))
+            })?),
+        };
+        let lookback = lookback.filter(|seconds| *seconds > 0.0);
         Ok(Self {
             text: params.get("query").to_owned(),
             limit: params.limit()?,
-            stats: !params.get("stats").is_empty(),
+            stats: params.get("stats").to_owned(),
             lookback_delta_ms: lookback.map(|seconds| (seconds * 1000.0) as i64),
-            timeout: timeout.map(Duration::from_secs_f64),
+            timeout: timeout.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
         })
     }
 
@@ -58,17 +68,36 @@ impl Request {
         let _guard = CancelOnDrop(cancel.clone());
         blocking(move || {
             let (text, timeout) = (self.text.as_str(), self.timeout);
+            if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                // Nothing can be evaluated in no time, but wrong syntax is told all the same.
+                parser::parse(text, &services.options.parser)
+                    .map_err(|err| ApiError::parameter("query", err))?;
+                return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
+            }
             let query = Query { text, lookback_delta_ms: self.lookback_delta_ms, timeout, cancel };
             let mut output = evaluate(&services, &query)?;
             if truncate(&mut output.value, self.limit) {
                 output.warnings.push("results truncated due to limit".to_owned());
             }
-            let stats = self.stats.then(|| stats_json(&output.stats));
+            output.warnings.extend(stats_warning(&self.stats));
+            let stats = (!self.stats.is_empty()).then(|| stats_json(&output.stats));
             let data = json::query_data(&output.value, stats.as_deref());
             Ok(Success::of_json(data).with_annotations(output.warnings, output.infos))
         })
         .await
     }
+}
+
+/// The texts of `stats` that mean something are few.
+fn stats_warning(wanted: &str) -> Option<String> {
+    let is_known = matches!(wanted, "" | "true" | "all");
+    (!is_known).then(|| {
+        format!(
+            "value {} for parameter \"stats\" is deprecated and will be rejected in the next \
+             major release, use \"true\" or \"all\"",
+            quote(wanted)
+        )
+    })
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {
@@ -123,8 +152,8 @@ pub(super) async fn range(State(services): State<Arc<Services>>, params: Params)
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
     let step_text = params.get("step");
-    let step = super::super::params::parse_duration_seconds(step_text)
-        .map_err(|reason| ApiError::parameter("step", reason))?;
+    let step =
+        parse_duration_seconds(step_text).map_err(|reason| ApiError::parameter("step", reason))?;
     if step <= 0.0 {
         let reason = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(ApiError::parameter("step", reason));
@@ -153,5 +182,11 @@ pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Par
 pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     let parsed = parser::parse(params.get("query"), &services.options.parser);
     let expr = parsed.map_err(|err| ApiError::parameter("query", err))?;
-    Ok(Success::of(&expr.to_string()))
+    Ok(Success::of(&pretty(&expr)))
+}
+
+pub(super) async fn parse(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    let parsed = parser::parse(params.get("query"), &services.options.parser);
+    let expr = parsed.map_err(|err| ApiError::parameter("query", err))?;
+    Ok(Success::of(&tree::tree(&expr)))
 }

@@ -9,7 +9,7 @@ use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, Success};
 use super::super::{COMPATIBLE_VERSION, Services, rfc3339};
 use super::blocking;
-use crate::storage::stats::NamedCount;
+use crate::storage::stats::{NamedCount, SegmentSummary};
 
 /// Most entries of one list in `/status/tsdb`.
 const LIST_MAX: usize = 10_000;
@@ -59,8 +59,39 @@ pub(super) async fn flags(State(services): State<Arc<Services>>) -> ApiResult {
 }
 
 /// Nothing is ever replayed: a start opens files.
-pub(super) async fn walreplay() -> ApiResult {
+pub(crate) async fn walreplay() -> ApiResult {
     Ok(Success::of(&json!({ "min": 0, "max": 0, "current": 0 })))
+}
+
+pub(super) async fn blocks(State(services): State<Arc<Services>>) -> ApiResult {
+    let blocks: Vec<Value> = services.store.segments().iter().map(block_json).collect();
+    Ok(Success::of(&json!({ "blocks": blocks })))
+}
+
+/// A segment as Prometheus shows a block; here the end is exclusive.
+fn block_json(segment: &SegmentSummary) -> Value {
+    let ulid = ulid(segment.max_ms, segment.id);
+    json!({
+        "ulid": ulid,
+        "minTime": segment.min_ms,
+        "maxTime": segment.max_ms.saturating_add(1),
+        "stats": {
+            "numSamples": segment.sample_count,
+            "numSeries": segment.series_count,
+            "numChunks": segment.chunk_count,
+        },
+        "compaction": { "level": u32::from(segment.level) + 1, "sources": [ulid] },
+        "version": 1,
+    })
+}
+
+/// 48 bits of time and the segment's number, in Crockford's base 32.
+fn ulid(timestamp_ms: i64, id: u64) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let time = u128::from(timestamp_ms.max(0) as u64 & ((1 << 48) - 1));
+    let bits = (time << 80) | u128::from(id);
+    let digit = |index: u32| DIGITS[(bits >> (5 * index)) as usize & 31] as char;
+    (0..26).rev().map(digit).collect()
 }
 
 pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
@@ -90,4 +121,29 @@ pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) 
         })))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_shown_as_blocks() {
+        assert_eq!(ulid(0, 1), "00000000000000000000000001");
+        assert_eq!(ulid(i64::MAX, u64::MAX), "7ZZZZZZZZZ000FZZZZZZZZZZZZ");
+        let summary = SegmentSummary {
+            id: 33,
+            level: 1,
+            min_ms: 5,
+            max_ms: 9,
+            series_count: 2,
+            chunk_count: 3,
+            sample_count: 4,
+            bytes: 100,
+        };
+        let block = block_json(&summary);
+        assert_eq!((&block["minTime"], &block["maxTime"]), (&json!(5), &json!(10)));
+        assert_eq!(block["compaction"]["level"], 2);
+        assert_eq!(block["ulid"], "00000000090000000000000011");
+    }
 }

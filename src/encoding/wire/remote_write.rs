@@ -4,6 +4,7 @@
 //! from the body or kept in buffers that are used again. Unknown fields are skipped. Message
 //! numbers come from the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
 
+use super::protobuf::{Message, WireError, WireValue};
 use crate::model::metadata::{Metadata, MetricType};
 use crate::model::sample::Sample;
 
@@ -19,23 +20,9 @@ pub const ITEMS_MAX: usize = 3_000_000;
 /// Why a body is no write request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The message ends within a field.
-    #[error("unexpected end of message")]
-    Truncated,
-    /// A number has more than ten bytes.
-    #[error("varint overflows 64 bits")]
-    VarintOverflow,
-    /// A field has a type that its number does not allow.
-    #[error("wrong wire type {wire_type} for field {field}")]
-    WireType {
-        /// Field number.
-        field: u64,
-        /// Wire type found.
-        wire_type: u8,
-    },
-    /// A text is not UTF-8.
-    #[error("string field contains invalid UTF-8")]
-    InvalidUtf8,
+    /// Not the message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// See [`LABELS_MAX`].
     #[error("series has more than {LABELS_MAX} labels")]
     TooManyLabels,
@@ -79,21 +66,21 @@ pub fn decode<'a, E: From<DecodeError>>(
     body: &'a [u8],
     mut visit: impl FnMut(Item<'_, 'a>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut message = Cursor { rest: body };
+    let mut message = Message::new(body);
     let mut series = Series::default();
     let mut items = 0;
-    while let Some((field, value)) = message.field()? {
+    while let Some((field, value)) = message.field().map_err(DecodeError::from)? {
         if items > ITEMS_MAX {
             return Err(DecodeError::TooManyItems.into());
         }
         match field {
             1 => {
-                read_series(value.bytes(field)?, &mut series)?;
+                read_series(value, &mut series)?;
                 items += series.samples.len();
                 visit(Item::Series(&series))?;
             }
             3 => {
-                let (metric, metadata) = read_metadata(value.bytes(field)?)?;
+                let (metric, metadata) = read_metadata(value)?;
                 items += 1;
                 visit(Item::Metadata { metric, metadata })?;
             }
@@ -103,11 +90,11 @@ pub fn decode<'a, E: From<DecodeError>>(
     Ok(())
 }
 
-fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), DecodeError> {
+fn read_series<'a>(value: WireValue<'a>, series: &mut Series<'a>) -> Result<(), DecodeError> {
     series.labels.clear();
     series.samples.clear();
     (series.histogram_count, series.exemplar_count) = (0, 0);
-    let mut message = Cursor { rest: bytes };
+    let mut message = value.message(1)?;
     let mut label_bytes = 0;
     while let Some((field, value)) = message.field()? {
         match field {
@@ -134,7 +121,7 @@ fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), Decod
 
 fn read_label(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
     let (mut name, mut text) = ("", "");
-    let mut message = Cursor { rest: bytes };
+    let mut message = Message::new(bytes);
     while let Some((field, value)) = message.field()? {
         match field {
             1 => name = value.text(field)?,
@@ -147,10 +134,10 @@ fn read_label(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
 
 fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
     let mut sample = Sample { timestamp_ms: 0, value: 0.0 };
-    let mut message = Cursor { rest: bytes };
+    let mut message = Message::new(bytes);
     while let Some((field, value)) = message.field()? {
         match field {
-            1 => sample.value = f64::from_bits(value.fixed64(field)?),
+            1 => sample.value = value.double(field)?,
             2 => sample.timestamp_ms = value.varint(field)? as i64,
             _ => {}
         }
@@ -158,9 +145,9 @@ fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
     Ok(sample)
 }
 
-fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
+fn read_metadata(value: WireValue<'_>) -> Result<(&str, Metadata), DecodeError> {
     let (mut metric, mut metadata) = ("", Metadata::default());
-    let mut message = Cursor { rest: bytes };
+    let mut message = value.message(3)?;
     while let Some((field, value)) = message.field()? {
         match field {
             1 => metadata.metric_type = metric_type(value.varint(field)?),
@@ -184,106 +171,6 @@ fn metric_type(number: u64) -> MetricType {
         6 => MetricType::Info,
         7 => MetricType::StateSet,
         _ => MetricType::Unknown,
-    }
-}
-
-/// A protobuf value of unknown meaning.
-#[derive(Clone, Copy)]
-enum WireValue<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Fixed32,
-}
-
-impl<'a> WireValue<'a> {
-    fn wire_type(self) -> u8 {
-        match self {
-            Self::Varint(_) => 0,
-            Self::Fixed64(_) => 1,
-            Self::Bytes(_) => 2,
-            Self::Fixed32 => 5,
-        }
-    }
-
-    fn bytes(self, field: u64) -> Result<&'a [u8], DecodeError> {
-        let Self::Bytes(bytes) = self else { return Err(self.wrong(field)) };
-        Ok(bytes)
-    }
-
-    fn text(self, field: u64) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.bytes(field)?).map_err(|_| DecodeError::InvalidUtf8)
-    }
-
-    fn varint(self, field: u64) -> Result<u64, DecodeError> {
-        let Self::Varint(number) = self else { return Err(self.wrong(field)) };
-        Ok(number)
-    }
-
-    fn fixed64(self, field: u64) -> Result<u64, DecodeError> {
-        let Self::Fixed64(number) = self else { return Err(self.wrong(field)) };
-        Ok(number)
-    }
-
-    fn wrong(self, field: u64) -> DecodeError {
-        DecodeError::WireType { field, wire_type: self.wire_type() }
-    }
-}
-
-struct Cursor<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    /// The next field's number and value; `None` at the end.
-    fn field(&mut self) -> Result<Option<(u64, WireValue<'a>)>, DecodeError> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let key = self.varint()?;
-        let (field, wire_type) = (key >> 3, (key & 7) as u8);
-        let value = match wire_type {
-            0 => WireValue::Varint(self.varint()?),
-            1 => WireValue::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let len = usize::try_from(self.varint()?).map_err(|_| DecodeError::Truncated)?;
-                WireValue::Bytes(self.take(len)?)
-            }
-            5 => {
-                self.array::<4>()?;
-                WireValue::Fixed32
-            }
-            _ => return Err(DecodeError::WireType { field, wire_type }),
-        };
-        Ok(Some((field, value)))
-    }
-
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut number = 0_u64;
-        for (index, byte) in self.rest.iter().enumerate().take(10) {
-            number |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                if index == 9 && *byte > 1 {
-                    return Err(DecodeError::VarintOverflow);
-                }
-                self.rest = &self.rest[index + 1..];
-                return Ok(number);
-            }
-        }
-        let overflows = self.rest.len() >= 10;
-        Err(if overflows { DecodeError::VarintOverflow } else { DecodeError::Truncated })
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
-        self.rest = rest;
-        Ok(*taken)
     }
 }
 
@@ -410,9 +297,12 @@ mod tests {
         })
         .unwrap();
         assert_eq!(found, [("a".to_owned(), MetricType::Counter, "h".to_owned())]);
-        assert_eq!(decoded(&body[..body.len() - 1]), Err(DecodeError::Truncated));
-        assert_eq!(decoded(&[0x0a, 0x03, 0x0a, 0x01]), Err(DecodeError::Truncated));
-        let wrong = DecodeError::WireType { field: 1, wire_type: 0 };
+        assert_eq!(decoded(&body[..body.len() - 1]), Err(DecodeError::Wire(WireError::Truncated)));
+        assert_eq!(
+            decoded(&[0x0a, 0x03, 0x0a, 0x01]),
+            Err(DecodeError::Wire(WireError::Truncated))
+        );
+        let wrong = DecodeError::Wire(WireError::WireType { field: 1, wire_type: 0 });
         assert_eq!(decoded(&[0x08, 0x01]), Err(wrong));
     }
 }
