@@ -32,6 +32,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::AnchoredRegex;
 use crate::promql::engine::Engine;
 use crate::promql::parser::ParserOptions;
+use crate::remote::otlp;
 use crate::remote::receive::Receiver;
 use crate::rules;
 use crate::scrape;
@@ -72,6 +73,8 @@ pub struct Options {
     pub enable_admin_api: bool,
     /// `--web.enable-remote-write-receiver`
     pub enable_remote_write_receiver: bool,
+    /// `--web.enable-otlp-receiver`
+    pub enable_otlp_receiver: bool,
     /// Path before every route: empty, or with a leading and without a trailing slash.
     pub route_prefix: String,
     /// `--web.cors.origin`
@@ -101,6 +104,8 @@ pub struct Loaded {
     pub external_labels: Labels,
     /// Whether the newest reload went well.
     pub last_reload_succeeded: bool,
+    /// How metrics of OpenTelemetry are named.
+    pub otlp: Arc<otlp::Options>,
     /// When the configuration in force was loaded.
     pub config_time_ms: i64,
     /// Retention as text, like `15d`.
@@ -129,6 +134,8 @@ pub struct Services {
     pub store: Arc<Storage>,
     /// Takes remote write.
     pub receiver: Receiver,
+    /// Takes metrics of OpenTelemetry.
+    pub otlp: otlp::Receiver,
     /// Scrape pools.
     pub scrape: Arc<scrape::Manager>,
     /// Rule groups.
@@ -163,6 +170,7 @@ impl Options {
             enable_lifecycle: false,
             enable_admin_api: false,
             enable_remote_write_receiver: false,
+            enable_otlp_receiver: false,
             route_prefix: String::new(),
             cors_origin: AnchoredRegex::new(".*").expect("a valid expression"),
             flags: BTreeMap::new(),

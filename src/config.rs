@@ -5,6 +5,7 @@
 
 pub mod alertmanager;
 pub mod http;
+pub mod otlp;
 pub mod prometheus;
 pub mod relabel;
 pub mod rules;
@@ -261,6 +262,16 @@ impl Config {
         missing
     }
 
+    /// How metrics of OpenTelemetry are received. The two arguments are flags.
+    pub fn otlp(
+        &self,
+        lookback_delta_ms: i64,
+        type_and_unit_labels: bool,
+    ) -> crate::remote::otlp::Options {
+        let own = self.file.otlp.clone().unwrap_or_default();
+        own.to_options(lookback_delta_ms, type_and_unit_labels)
+    }
+
     /// Sections that were accepted and do nothing.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -270,7 +281,6 @@ impl Config {
             }
         };
         ignored("tracing", self.file.tracing.is_some());
-        ignored("otlp", self.file.otlp.is_some());
         ignored("storage.exemplars", self.file.storage.exemplars.is_some());
         ignored("query_log_file", self.file.global.query_log_file.is_some());
         warnings

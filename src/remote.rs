@@ -1,3 +1,4 @@
-//! Samples pushed to us by remote write.
+//! Samples pushed to us by remote write and OTLP.
 
+pub mod otlp;
 pub mod receive;

@@ -55,6 +55,7 @@ pub struct Options {
     pub enable_lifecycle: bool,
     pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
+    pub enable_otlp_receiver: bool,
     pub read_limits: ReadLimits,
     pub storage_path: PathBuf,
     pub retention_time: Option<Duration>,

@@ -5,6 +5,7 @@ pub mod json;
 mod admin;
 mod features;
 mod metadata;
+mod otlp;
 mod query;
 mod read;
 mod rules;
@@ -56,6 +57,7 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/features", get(features::features))
         .route("/read", post(read::read).layer(write_body))
         .route("/write", post(write::write).layer(write_body))
+        .route("/otlp/v1/metrics", post(otlp::metrics).layer(write_body))
         .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route(

@@ -94,6 +94,10 @@ pub struct ServeFlags {
     #[arg(long = "web.enable-remote-write-receiver")]
     enable_remote_write_receiver: bool,
 
+    /// Take metrics by OTLP.
+    #[arg(long = "web.enable-otlp-receiver")]
+    enable_otlp_receiver: bool,
+
     /// Data directory.
     #[arg(long = "storage.tsdb.path", default_value = "data/", value_name = "FOLDER")]
     storage_path: PathBuf,
@@ -176,8 +180,6 @@ struct UnsupportedFlags {
     auto_reload: bool,
     #[arg(long = "agent", hide = true)]
     agent: bool,
-    #[arg(long = "web.enable-otlp-receiver", hide = true)]
-    enable_otlp_receiver: bool,
 }
 
 impl UnsupportedFlags {
@@ -187,7 +189,6 @@ impl UnsupportedFlags {
             ("storage.tsdb.retention.size", self.retention_size.is_some()),
             ("config.auto-reload", self.auto_reload),
             ("agent", self.agent),
-            ("web.enable-otlp-receiver", self.enable_otlp_receiver),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((name, _)) => bail!("--{name} is not supported yet"),
@@ -274,6 +275,7 @@ impl ServeFlags {
             enable_lifecycle: self.enable_lifecycle,
             enable_admin_api: self.enable_admin_api,
             enable_remote_write_receiver: self.enable_remote_write_receiver,
+            enable_otlp_receiver: self.enable_otlp_receiver,
             read_limits: ReadLimits {
                 samples: self.read_sample_limit,
                 requests: self.read_concurrent_limit,

@@ -47,7 +47,7 @@ pub struct PrometheusFile {
     #[serde(skip_serializing_if = "is_default")]
     pub storage: Storage,
     #[serde(skip_serializing_if = "is_default")]
-    pub otlp: Option<Otlp>,
+    pub otlp: Option<super::otlp::Otlp>,
     #[serde(skip_serializing_if = "is_default")]
     pub tracing: Option<Tracing>,
 }
@@ -205,31 +205,6 @@ pub struct Exemplars {
     pub max_exemplars: Option<i64>,
 }
 
-/// `otlp`: accepted, without effect as long as OTLP is not received.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "fields bear the names of the configuration")]
-pub struct Otlp {
-    #[serde(skip_serializing_if = "is_default")]
-    pub promote_all_resource_attributes: Option<bool>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub promote_resource_attributes: Vec<String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub ignore_resource_attributes: Vec<String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub translation_strategy: Option<String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub keep_identifying_resource_attributes: Option<bool>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub convert_histograms_to_nhcb: Option<bool>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub promote_scope_metadata: Option<bool>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub label_name_underscore_sanitization: Option<bool>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub label_name_preserve_multiple_underscores: Option<bool>,
-}
-
 /// `tracing`: accepted, without effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -360,6 +335,10 @@ impl PrometheusFile {
         }
         self.check_alerting(file)?;
         self.check_storage(file)?;
+        if let Some(otlp) = &self.otlp {
+            let names = self.global.names().unwrap_or(NameValidation::Utf8);
+            otlp.check(names).map_err(|err| ConfigError::of_file(file, err))?;
+        }
         let interval = self.global.scrape_interval();
         let timeout = self.global.scrape_timeout();
         self.global.scrape_interval = Some(interval);

@@ -5,6 +5,7 @@ pub mod entry;
 pub mod exposition;
 pub mod negotiate;
 pub mod openmetrics;
+pub mod otlp;
 pub mod protobuf;
 pub mod remote_read;
 pub mod remote_write;

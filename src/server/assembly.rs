@@ -19,6 +19,7 @@ use crate::api::{self, COMPATIBLE_VERSION, Control, Loaded, ReloadAnswer, Servic
 use crate::base::metrics::{Number, Registry};
 use crate::discovery;
 use crate::promql::engine::{Engine, EngineOptions};
+use crate::remote::otlp;
 use crate::remote::receive::Receiver;
 use crate::rules;
 use crate::rules::notifier::Notifier;
@@ -81,6 +82,7 @@ fn api_options(options: &Options) -> api::Options {
         enable_lifecycle: options.enable_lifecycle,
         enable_admin_api: options.enable_admin_api,
         enable_remote_write_receiver: options.enable_remote_write_receiver,
+        enable_otlp_receiver: options.enable_otlp_receiver,
         route_prefix: options.route_prefix.clone(),
         cors_origin: options.cors_origin.clone(),
         flags: options.flags.clone(),
@@ -108,6 +110,10 @@ fn loaded(options: &Options, configuration: &Configuration, now_ms: i64) -> Load
         config_yaml: configuration.config.to_yaml_redacted(),
         external_labels: configuration.config.external_labels(),
         last_reload_succeeded: true,
+        otlp: Arc::new(configuration.config.otlp(
+            options.lookback_delta.as_millis() as i64,
+            options.features.type_and_unit_labels,
+        )),
         config_time_ms: now_ms,
         retention: configuration.retention_text(options),
     }
@@ -235,6 +241,7 @@ impl Assembly {
         let services = Arc::new(Services {
             engine: engine(),
             store: store.clone(),
+            otlp: otlp::Receiver::new(store.clone(), &registry),
             receiver: Receiver::new(store, &registry),
             scrape: Arc::new(scrape),
             rules,

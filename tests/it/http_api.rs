@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::process::{
-    PATIENCE, SeriesToWrite, Server, encoded, get, instant, now_ms, post_form, remote_write,
-    request,
+    PATIENCE, SeriesToWrite, Server, encoded, get, instant, now_ms, post_form, post_json,
+    remote_write, request,
 };
 
 #[test]
@@ -138,4 +138,35 @@ fn the_server_tells_about_itself() {
 
     let refused = request(port, "DELETE", "/api/v1/query", &[], b"").unwrap();
     assert_eq!((refused.status, refused.body.as_str()), (405, "Method Not Allowed\n"));
+}
+
+#[test]
+fn metrics_of_opentelemetry_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "otlp: {promote_resource_attributes: [host.name]}\n";
+    let server = Server::start(folder.path(), config, &["--web.enable-otlp-receiver"]);
+    let body = |temporality: u8| {
+        json!({ "resourceMetrics": [{
+            "resource": { "attributes": [
+                { "key": "service.name", "value": { "stringValue": "shop" } },
+                { "key": "host.name", "value": { "stringValue": "h1" } },
+            ] },
+            "scopeMetrics": [{ "metrics": [{
+                "name": "orders", "unit": "{order}",
+                "sum": { "isMonotonic": true, "aggregationTemporality": temporality,
+                         "dataPoints": [{ "asInt": "5", "timeUnixNano": (now_ms() * 1_000_000).to_string() }] },
+            }] }],
+        }] })
+    };
+    let path = "/api/v1/otlp/v1/metrics";
+    let taken = post_json(server.port, path, &body(2));
+    assert_eq!((taken.status, taken.body.as_str()), (200, ""));
+    let orders = instant(server.port, "orders_total{job=\"shop\", host_name=\"h1\"}");
+    assert_eq!(orders[0]["value"][1], "5", "{orders}");
+    assert_eq!(instant(server.port, "target_info").as_array().unwrap().len(), 1);
+    let refused = post_json(server.port, path, &body(1));
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.starts_with("invalid temporality"), "{}", refused.body);
+    let kind = ("Content-Type", "text/plain");
+    assert_eq!(request(server.port, "POST", path, &[kind], b"").unwrap().status, 400);
 }

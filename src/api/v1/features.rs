@@ -80,7 +80,7 @@ fn api(options: &Options) -> Category {
     category.extend([
         ("admin", options.enable_admin_api),
         ("lifecycle", options.enable_lifecycle),
-        ("otlp_write_receiver", false),
+        ("otlp_write_receiver", options.enable_otlp_receiver),
         ("remote_write_receiver", options.enable_remote_write_receiver),
         ("search", false),
     ]);

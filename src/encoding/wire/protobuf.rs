@@ -64,6 +64,12 @@ impl<'a> WireValue<'a> {
         Ok(number)
     }
 
+    /// `sint32`, `sint64`
+    pub(super) fn zigzag(self, field: u64) -> Result<i64, WireError> {
+        let number = self.varint(field)?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
     pub(super) fn fixed64(self, field: u64) -> Result<u64, WireError> {
         let Self::Fixed64(number) = self else { return Err(self.wrong(field)) };
         Ok(number)
@@ -76,6 +82,24 @@ impl<'a> WireValue<'a> {
     fn wrong(self, field: u64) -> WireError {
         WireError::WireType { field, wire_type: self.wire_type() }
     }
+}
+
+/// Appends a repeated `fixed64` or `double` field, whether it is packed or not.
+pub(super) fn read_fixed64s(
+    value: WireValue<'_>,
+    field: u64,
+    out: &mut Vec<u64>,
+) -> Result<(), WireError> {
+    let WireValue::Bytes(bytes) = value else {
+        out.push(value.fixed64(field)?);
+        return Ok(());
+    };
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(WireError::Truncated);
+    }
+    out.extend(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)));
+    Ok(())
 }
 
 /// Appends a repeated `uint64`, `sint64` (still zigzag) or enum field, packed or not.
