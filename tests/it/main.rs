@@ -12,6 +12,8 @@ mod process;
 mod promql_conformance;
 mod promql_eval;
 mod promql_notation;
+mod promql_random;
+mod promql_reference;
 mod promql_scripts;
 mod promql_store;
 mod rules_examples;

@@ -60,6 +60,16 @@ impl Memory {
         Ok(())
     }
 
+    /// Adds a sample as it is.
+    pub fn insert(&mut self, labels: &Labels, at_ms: i64, value: Step) {
+        let sample = match value {
+            Step::Omitted => return,
+            Step::Float(value) => Loaded::Float(value),
+            Step::Histogram(histogram, _) => Loaded::Histogram(histogram),
+        };
+        self.series.entry(labels.clone()).or_default().insert(at_ms, sample);
+    }
+
     /// Adds when counting started, from a line `metric@st offset …`.
     pub fn load_starts(&mut self, gap_ms: i64, line: &str) -> Result<(), String> {
         let (metric, offsets) = line.split_once("@st").ok_or("starts")?;

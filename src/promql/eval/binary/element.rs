@@ -6,7 +6,7 @@ use crate::model::histogram::{Histogram, Incompatible, Merged, ResetHint};
 use crate::promql::ast::{BinaryOp, Span};
 
 use super::super::annotations::{Annotations, Operation};
-use super::super::series::Sample;
+use super::super::series::{Sample, is_absent};
 use super::{element, is_trim};
 
 /// Why values do not go together, or what had to be done about it.
@@ -50,7 +50,8 @@ pub(super) fn combine(op: BinaryOp, return_bool: bool, lhs: &Sample, rhs: &Sampl
     use BinaryOp as Op;
     match (op, lhs, rhs) {
         (_, Sample::Float(lhs), Sample::Float(rhs)) if !is_trim(op) => {
-            Sample::Float(element(op, return_bool, *lhs, *rhs)).into()
+            let value = element(op, return_bool, *lhs, *rhs);
+            (if is_absent(value) { Sample::Absent } else { Sample::Float(value) }).into()
         }
         (Op::Mul, Sample::Float(factor), Sample::Histogram(one))
         | (Op::Mul, Sample::Histogram(one), Sample::Float(factor)) => {
