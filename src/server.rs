@@ -59,6 +59,7 @@ pub struct Options {
     pub read_limits: ReadLimits,
     pub storage_path: PathBuf,
     pub retention_time: Option<Duration>,
+    pub retention_bytes: Option<u64>,
     pub wal_sync: WalSync,
     pub for_outage_tolerance: Duration,
     pub for_grace_period: Duration,

@@ -15,6 +15,7 @@ pub mod options;
 mod query;
 mod recovery;
 mod registry;
+mod reserve;
 mod retention;
 mod seal;
 pub mod segment;
@@ -29,7 +30,6 @@ mod version;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -44,7 +44,7 @@ use crate::model::sample::TimeRange;
 use crate::storage::append::{Append, Appender, OnReject};
 use crate::storage::compact::plan::Urgency;
 use crate::storage::head::batch::Batch;
-use crate::storage::options::{OpenError, Options, SealError, WalSync};
+use crate::storage::options::{Limits, OpenError, Options, Retention, SealError, WalSync};
 use crate::storage::select::{QueryError, Select, SelectHints, Selection};
 use crate::storage::stats::{SegmentSummary, TsdbStats};
 use crate::storage::store::Store;
@@ -118,13 +118,15 @@ impl Storage {
     /// Hides the samples in the range of series that fulfil all matchers of any set, as far as they
     /// were committed before. Blocks until that is durable; the space is freed soon after.
     pub fn delete_series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<(), SealError> {
-        self.store.delete_series(sets, range)
+        self.store.with_reserve(|| self.store.delete_series(sets, range))
     }
 
     /// Frees the space of everything that was deleted. Blocks.
     pub fn clean_tombstones(&self) -> Result<(), SealError> {
-        self.seal_now()?;
-        self.store.clean_tombstones(Urgency::Now)
+        self.store.with_reserve(|| {
+            self.seal_now()?;
+            self.store.clean_tombstones(Urgency::Now)
+        })
     }
 
     /// Makes a copy of all samples, or of those that are not in log files any more, in a folder
@@ -153,9 +155,14 @@ impl Storage {
         self.store.range().map(|range| range.max_ms)
     }
 
-    /// Changes the retention; `None`: samples stay for ever.
-    pub fn set_retention_ms(&self, retention_ms: Option<i64>) {
-        self.store.retention_ms.store(retention_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// Changes the limits of active series.
+    pub fn set_limits(&self, limits: Limits) {
+        self.store.limits.store(Arc::new(limits));
+    }
+
+    /// Changes the retention.
+    pub fn set_retention(&self, retention: Retention) {
+        self.store.retention.store(Arc::new(retention));
         self.store.wake_background();
     }
 

@@ -46,6 +46,8 @@ pub trait Disk: Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Bytes that may still be written to the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Size of the file system that holds `path`.
+    fn total_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes an advisory exclusive lock that lasts until the returned guard is dropped or the
     /// process ends. `WouldBlock` when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;

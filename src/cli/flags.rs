@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, ValueEnum};
 
 use crate::api::ReadLimits;
+use crate::config::yaml::Bytes;
 use crate::model::{duration, matcher::AnchoredRegex};
 use crate::server::logging::{LogFormat, LogLevel};
 use crate::server::{Features, Options};
@@ -35,6 +36,10 @@ fn parse_count(text: &str) -> Result<usize, String> {
     let is_count = |number: &f64| *number >= 0.0 && number.fract() == 0.0 && *number < 1e18;
     let number = text.parse::<f64>().ok().filter(is_count);
     number.map(|number| number as usize).ok_or_else(|| "not a count".to_owned())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    Bytes::parse(text).map(|bytes| bytes.0)
 }
 
 /// All flags; see each one's help text.
@@ -106,6 +111,10 @@ pub struct ServeFlags {
     #[arg(long = "storage.tsdb.retention.time", value_parser = parse_duration, value_name = "DURATION")]
     retention_time: Option<Duration>,
 
+    /// Bytes that all samples may take (like 512MB); the oldest go. The configuration file wins.
+    #[arg(long = "storage.tsdb.retention.size", value_parser = parse_bytes, value_name = "SIZE")]
+    retention_size: Option<u64>,
+
     /// When a write counts as durable.
     #[arg(long = "storage.wal-sync", default_value = "batch")]
     wal_sync: Sync,
@@ -174,8 +183,6 @@ pub struct ServeFlags {
 struct UnsupportedFlags {
     #[arg(long = "web.config.file", hide = true)]
     web_config_file: Option<String>,
-    #[arg(long = "storage.tsdb.retention.size", hide = true)]
-    retention_size: Option<String>,
     #[arg(long = "config.auto-reload", hide = true)]
     auto_reload: bool,
     #[arg(long = "agent", hide = true)]
@@ -186,7 +193,6 @@ impl UnsupportedFlags {
     fn check(&self) -> anyhow::Result<()> {
         let given = [
             ("web.config.file", self.web_config_file.is_some()),
-            ("storage.tsdb.retention.size", self.retention_size.is_some()),
             ("config.auto-reload", self.auto_reload),
             ("agent", self.agent),
         ];
@@ -283,6 +289,7 @@ impl ServeFlags {
             },
             storage_path: self.storage_path,
             retention_time: self.retention_time,
+            retention_bytes: self.retention_size,
             wal_sync: match self.wal_sync {
                 Sync::Batch => WalSync::Batch,
                 Sync::Interval => WalSync::Interval,
@@ -403,11 +410,13 @@ mod tests {
             "--no-web.enable-admin-api",
             "--no-storage.tsdb.wal-compression",
             "--storage.tsdb.retention.time=100y",
+            "--storage.tsdb.retention.size=1.5GB",
             "--enable-feature=promql-experimental-functions,native-histograms",
         ])
         .unwrap();
         assert_eq!(options.listen_addresses, ["127.0.0.1:1", "127.0.0.1:2"]);
         assert!(options.enable_lifecycle && !options.enable_admin_api);
+        assert_eq!(options.retention_bytes, Some(3 << 29));
         assert_eq!(options.external_url, "https://x.example/prom");
         assert_eq!(options.route_prefix, "/prom");
         assert_eq!(options.flags["web.listen-address"], "127.0.0.1:1,127.0.0.1:2");

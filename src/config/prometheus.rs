@@ -1,5 +1,6 @@
 //! The main file: schema, defaults and the checks of Prometheus.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use super::yaml::{Bytes, ConfigError, LabelMap, Span, Spanned, is_default};
 use crate::discovery;
 use crate::model::labels::{Labels, quote};
 use crate::model::relabel::NameValidation;
+use crate::promql::parser::{ParserOptions, parse_metric_selector};
 use crate::rules::notifier::AlertmanagerSet;
+use crate::storage::options;
 
 /// `global.scrape_interval` and `global.evaluation_interval`.
 const INTERVAL: Span = Span::from_secs(60);
@@ -159,6 +162,43 @@ pub struct Storage {
     pub tsdb: Tsdb,
     #[serde(skip_serializing_if = "is_default")]
     pub exemplars: Option<Exemplars>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention: Vec<Spanned<RetentionRule>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Limits,
+}
+
+/// An entry of `storage.retention`, an extension: how long some series are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "fields bear the names of the configuration")]
+pub struct RetentionRule {
+    #[serde(rename = "match")]
+    pub selector: String,
+    pub time: Option<Span>,
+}
+
+impl RetentionRule {
+    fn to_rule(&self) -> Result<options::RetentionRule, String> {
+        let matchers = parse_metric_selector(&self.selector, &ParserOptions::ALL)
+            .map_err(|err| format!("storage.retention match {}: {err}", quote(&self.selector)))?;
+        let time = self.time.ok_or("storage.retention entry without time")?;
+        let time_ms = (!time.is_zero()).then_some(time.0.as_millis() as i64);
+        Ok(options::RetentionRule { matchers, time_ms })
+    }
+}
+
+/// `storage.limits`, an extension: how many active series there may be; 0: any number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "fields bear the names of the configuration")]
+pub struct Limits {
+    #[serde(skip_serializing_if = "is_default")]
+    pub active_series: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub active_series_per_job: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub jobs: BTreeMap<String, u64>,
 }
 
 /// `storage.tsdb`
@@ -218,7 +258,7 @@ pub struct Tracing {
     #[serde(skip_serializing_if = "is_default")]
     pub insecure: Option<bool>,
     #[serde(skip_serializing_if = "is_default")]
-    pub headers: std::collections::BTreeMap<String, super::yaml::Secret>,
+    pub headers: BTreeMap<String, super::yaml::Secret>,
     #[serde(skip_serializing_if = "is_default")]
     pub compression: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
@@ -365,9 +405,13 @@ impl PrometheusFile {
     }
 
     fn check_storage(&self, file: &Path) -> Result<(), ConfigError> {
-        if self.storage.tsdb.retention.percentage.is_some_and(|factor| factor.0 != 0.0) {
-            let text = "storage.tsdb.retention.percentage is not supported yet";
+        let percentage = self.storage.tsdb.retention.percentage.unwrap_or_default().0;
+        if !(0.0..=100.0).contains(&percentage) {
+            let text = "storage.tsdb.retention.percentage must be in the range [0, 100]";
             return Err(ConfigError::of_file(file, text));
+        }
+        for rule in &self.storage.retention {
+            rule.value.to_rule().map_err(|err| ConfigError::at(file, rule, err))?;
         }
         let encoding = self.storage.tsdb.chunk_encoding.as_ref();
         if let Some(floats) = encoding.map(|encoding| encoding.floats.as_str())
@@ -429,6 +473,12 @@ pub struct StorageOptions {
     pub retention_time: Option<Duration>,
     /// Bytes; `None`: any size.
     pub retention_bytes: Option<u64>,
+    /// Of the file system; counts instead of bytes.
+    pub retention_percentage: Option<f64>,
+    /// Other times for some series.
+    pub retention_rules: Vec<options::RetentionRule>,
+    /// How many active series there may be.
+    pub limits: options::Limits,
     /// Whether the file says anything about retention; if not, deprecated flags count.
     pub is_retention_set: bool,
 }
@@ -436,7 +486,15 @@ pub struct StorageOptions {
 impl Storage {
     /// The store's options with defaults.
     pub fn to_options(&self) -> StorageOptions {
-        let Retention { time, size, .. } = &self.tsdb.retention;
+        let Retention { time, size, percentage } = &self.tsdb.retention;
+        let percentage = percentage.map(|factor| factor.0).filter(|factor| *factor > 0.0);
+        let rules = self.retention.iter().filter_map(|rule| rule.value.to_rule().ok());
+        let limit = |count: u64| (count > 0).then_some(count);
+        let limits = options::Limits {
+            active_series: limit(self.limits.active_series),
+            active_series_per_job: limit(self.limits.active_series_per_job),
+            jobs: self.limits.jobs.iter().map(|(job, own)| (job.clone(), limit(*own))).collect(),
+        };
         let time = time.filter(|span| !span.is_zero());
         let size = size.filter(|size| size.0 > 0);
         let default = size.is_none().then_some(RETENTION);
@@ -445,7 +503,10 @@ impl Storage {
             out_of_order_window: window.0,
             retention_time: time.or(default).map(|span| span.0),
             retention_bytes: size.map(|size| size.0),
-            is_retention_set: time.is_some() || size.is_some(),
+            retention_percentage: percentage,
+            retention_rules: rules.collect(),
+            limits,
+            is_retention_set: time.is_some() || size.is_some() || percentage.is_some(),
         }
     }
 }

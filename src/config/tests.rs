@@ -74,6 +74,24 @@ fn jobs_inherit_from_global() {
 }
 
 #[test]
+fn retention_and_limits_have_rules() {
+    let config = parse(
+        "storage:\n  tsdb: {retention: {percentage: 80}}\n  retention:\n  - {match: '{job=\"debug\"}', time: 2d}\n  \
+         - {match: audit_events_total, time: 0s}\n  limits: {active_series: 10, jobs: {node: 3, free: 0}}\n",
+    )
+    .unwrap();
+    let storage = config.storage();
+    assert_eq!(storage.retention_percentage, Some(80.0));
+    assert_eq!(storage.retention_time, Some(Duration::from_hours(15 * 24)));
+    let times: Vec<_> = storage.retention_rules.iter().map(|rule| rule.time_ms).collect();
+    assert_eq!(times, [Some(2 * 86_400_000), None]);
+    assert_eq!(format!("{:?}", storage.retention_rules[0].matchers), r#"[job="debug"]"#);
+    let limits = storage.limits;
+    assert_eq!((limits.active_series, limits.active_series_per_job), (Some(10), None));
+    assert_eq!((limits.jobs["node"], limits.jobs["free"]), (Some(3), None));
+}
+
+#[test]
 fn errors_say_what_and_where() {
     let job = |rest: &str| error(&format!("scrape_configs:\n- job_name: a\n{rest}"));
     insta::assert_snapshot!(error("global: {scrape_interval: 15x}"), @r#"/etc/n/narthex.yml:1:27: unknown unit "x" in duration "15x""#);
@@ -92,7 +110,12 @@ fn errors_say_what_and_where() {
     insta::assert_snapshot!(job("  fallback_scrape_protocol: X"), @r#"/etc/n/narthex.yml:2:13: invalid fallback_scrape_protocol for scrape config with job name "a": unknown scrape protocol "X", supported: [PrometheusProto PrometheusText0.0.4 PrometheusText1.0.0 OpenMetricsText0.0.1 OpenMetricsText1.0.0]"#);
     insta::assert_snapshot!(job("  basic_auth: {password: a, password_file: b}"), @"/etc/n/narthex.yml:2:13: at most one of basic_auth password, password_file & password_ref must be configured");
     insta::assert_snapshot!(error("alerting: {alertmanagers: [{api_version: v1}]}"), @"/etc/n/narthex.yml:1:28: expected Alertmanager api version to be one of [v2] but got v1");
-    insta::assert_snapshot!(error("storage: {tsdb: {retention: {percentage: 80}}}"), @"/etc/n/narthex.yml: storage.tsdb.retention.percentage is not supported yet");
+    insta::assert_snapshot!(error("storage: {tsdb: {retention: {percentage: 101}}}"), @"/etc/n/narthex.yml: storage.tsdb.retention.percentage must be in the range [0, 100]");
+    insta::assert_snapshot!(error("storage: {retention: [{match: up}]}"), @"/etc/n/narthex.yml:1:23: storage.retention entry without time");
+    assert!(
+        error("storage: {retention: [{match: 'up{', time: 1d}]}")
+            .contains("storage.retention match")
+    );
 }
 
 #[test]

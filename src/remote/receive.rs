@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::base::metrics::{Number, Registry, Vector};
 use crate::encoding::wire::remote_write::{self, DecodeError, Item, Series};
 use crate::model::labels::METRIC_NAME;
-use crate::storage::append::{Append, AppendError, Appender, OnReject, SeriesKey, Ticket};
+use crate::storage::append::{Append, AppendError, Appender, Limited, OnReject, SeriesKey, Ticket};
 
 /// Bytes of a request after decompression; Prometheus' limit.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
@@ -36,6 +36,8 @@ pub struct Written {
     pub ticket: Ticket,
     /// Float samples that are stored now, those among them that were there before.
     pub sample_count: u64,
+    /// New series that a limit refused; the rest is stored.
+    pub limited: Option<Box<Limited>>,
 }
 
 /// Takes remote-write requests.
@@ -85,7 +87,7 @@ impl Receiver {
             self.dropped.with(&["histogram"]).add(histogram_count as f64);
             warn!(count = histogram_count, "Native histograms of a remote write were not stored.");
         }
-        Ok(Written { ticket, sample_count: appended.sample_count })
+        Ok(Written { ticket, sample_count: appended.sample_count, limited: appended.limited })
     }
 
     fn stage<'a>(

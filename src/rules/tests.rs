@@ -15,7 +15,7 @@ use crate::promql::engine::EngineOptions;
 use crate::promql::parser::{ParserOptions, parse_metric};
 use crate::storage::Storage;
 use crate::storage::append::{Appender, OnReject, SeriesKey};
-use crate::storage::options::WalSync;
+use crate::storage::options::{Limits, Retention, WalSync};
 
 /// 2026-01-01.
 const NOW_MS: i64 = 1_767_225_600_000;
@@ -45,7 +45,9 @@ impl Rig {
         let clock = Arc::new(SimClock::new(NOW_MS));
         let options = crate::storage::options::Options {
             path: PathBuf::from("/data"),
-            retention_ms: None,
+            retention: Retention::default(),
+            limits: Limits::default(),
+            reserve_bytes: 0,
             out_of_order_window_ms: Arc::new(AtomicI64::new(0)),
             wal_sync: WalSync::Never,
             log_file_bytes_max: 64 << 20,

@@ -34,6 +34,8 @@ const LOG_FILE_BYTES_MAX: u64 = 128 << 20;
 const LOG_FILE_AGE_MAX_MS: i64 = 30 * 60_000;
 /// How far ahead of the clock samples may be, as in Prometheus.
 const FUTURE_MS_MAX: i64 = 10 * 60_000;
+/// Gives way when the disk is full.
+const RESERVE_BYTES: u64 = 64 << 20;
 /// How this server calls itself as a client. Exporters see who scrapes.
 const USER_AGENT: &str = concat!("Narthex/", env!("CARGO_PKG_VERSION"));
 
@@ -158,10 +160,11 @@ fn open_store(
     configuration: &Configuration,
     out_of_order_window_ms: &Arc<AtomicI64>,
 ) -> anyhow::Result<Arc<Storage>> {
-    let retention = configuration.retention(options);
     let storage_options = storage::options::Options {
         path: options.storage_path.clone(),
-        retention_ms: retention.map(|time| time.as_millis() as i64),
+        retention: configuration.retention(options),
+        limits: configuration.config.storage().limits,
+        reserve_bytes: RESERVE_BYTES,
         out_of_order_window_ms: Arc::clone(out_of_order_window_ms),
         wal_sync: options.wal_sync,
         log_file_bytes_max: LOG_FILE_BYTES_MAX,
@@ -343,8 +346,8 @@ impl Assembly {
             anyhow::bail!("{}", texts.join("; "));
         }
         set_intervals(configuration, &self.out_of_order_window_ms, &self.evaluation_interval_ms);
-        let retention = configuration.retention(options);
-        services.store.set_retention_ms(retention.map(|time| time.as_millis() as i64));
+        services.store.set_retention(configuration.retention(options));
+        services.store.set_limits(configuration.config.storage().limits);
         self.preparation.store(Arc::new(preparation(configuration)));
         self.scrape_discovery.apply(configuration.config.scrape_discovery().clone());
         self.alertmanager_discovery.apply(configuration.config.alertmanager_discovery());

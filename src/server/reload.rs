@@ -8,10 +8,12 @@ use tracing::warn;
 use super::Options;
 use crate::alerting;
 use crate::base::disk::Disk;
+use crate::config::yaml::Bytes;
 use crate::config::{Config, NotifierLimits, alertmanager};
 use crate::model::duration;
 use crate::rules::{GroupOptions, notifier};
 use crate::scrape::JobOptions;
+use crate::storage::options::Retention;
 
 /// How long ended silences and the notification log of the built-in Alertmanager are kept;
 /// Alertmanager's default of `--data.retention`.
@@ -56,19 +58,33 @@ impl Configuration {
         Ok(Self { config, groups, alerting: alerting.transpose()? })
     }
 
-    /// How long samples are kept; the configuration file wins over the flag, as in Prometheus.
-    pub(super) fn retention(&self, options: &Options) -> Option<Duration> {
+    /// How long samples are kept; the configuration file wins over the flags, as in Prometheus.
+    pub(super) fn retention(&self, options: &Options) -> Retention {
         let storage = self.config.storage();
-        if storage.is_retention_set {
-            return storage.retention_time;
+        let (mut time, mut bytes) = (storage.retention_time, storage.retention_bytes);
+        if !storage.is_retention_set {
+            bytes = options.retention_bytes.filter(|bytes| *bytes > 0);
+            let flag = options.retention_time.filter(|time| !time.is_zero());
+            time = flag.or_else(|| bytes.is_none().then_some(RETENTION));
         }
-        let flag = options.retention_time.filter(|time| !time.is_zero());
-        Some(flag.unwrap_or(RETENTION))
+        Retention {
+            time_ms: time.map(|time| time.as_millis() as i64),
+            bytes,
+            percentage: storage.retention_percentage,
+            rules: storage.retention_rules,
+        }
     }
 
     /// As the API shows it.
     pub(super) fn retention_text(&self, options: &Options) -> String {
-        self.retention(options).map_or_else(String::new, duration::format)
+        let retention = self.retention(options);
+        let time = |time_ms: i64| duration::format(Duration::from_millis(time_ms as u64));
+        let parts = [
+            retention.time_ms.map(time),
+            retention.bytes.map(|bytes| Bytes(bytes).to_string()),
+            retention.percentage.map(|percentage| format!("{percentage}%")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" or ")
     }
 
     pub(super) fn scrape_jobs(&self, options: &Options) -> Vec<JobOptions> {

@@ -82,8 +82,32 @@ pub struct Appended {
     pub out_of_bounds_count: u64,
     /// See [`RejectReason::TooOld`].
     pub too_old_count: u64,
+    /// New series that a limit refused, whatever [`OnReject`] says.
+    pub limited: Option<Box<Limited>>,
     /// The first [`REJECTED_EXAMPLES_MAX`] of the refused samples.
     pub rejected_examples: Vec<Rejected>,
+}
+
+/// New series that were refused because there are as many as there may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limited {
+    /// How many.
+    pub series_count: u64,
+    /// Their samples.
+    pub sample_count: u64,
+    /// One of them.
+    pub example: Labels,
+}
+
+impl std::fmt::Display for Limited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { series_count, sample_count, example } = self;
+        write!(
+            f,
+            "limit of active series reached: {sample_count} samples of {series_count} new series \
+             were not stored, for example of {example}"
+        )
+    }
 }
 
 /// Why a batch was not committed. Nothing of it is visible then.

@@ -12,11 +12,11 @@ use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::delete::{Hidden, visible};
 use super::manifest::{Edit, SegmentEntry};
 use super::options::SealError;
 use super::query::merge::{Parts, Sharing};
@@ -86,7 +86,7 @@ impl Store {
             Piece { level, range, bytes: info.bytes, chunk_count: info.chunk_count }
         };
         let pieces: Vec<Piece> = version.segments.iter().map(piece).collect();
-        let widths = plan::widths(self.retention_ms.load(Ordering::Relaxed));
+        let widths = plan::widths(self.retention.load().longest_ms());
         let plan = plan::next(&pieces, widths, self.range()?.max_ms, urgency)?;
         let inputs = plan.inputs.iter().map(|at| Arc::clone(&version.segments[*at])).collect();
         Some(Merge { plan, inputs, tombstone: version.tombstone() })
@@ -143,12 +143,14 @@ impl Store {
         let lasts = inputs.iter().map(|own| own.entry.last_sequence);
         let sequences =
             SequenceRange { first: firsts.min().unwrap_or(0), last: lasts.max().unwrap_or(0) };
+        let expired = inputs.iter().map(|own| self.expired(&own.segment));
+        let expired = expired.collect::<Result<Vec<_>, _>>()?;
         let mut written = Vec::new();
         for window in &plan.windows {
             let id = self.new_id();
             let path = self.folders.segments.join(segment_file_name(id));
             let mut output = Output { store: self, path, writer: None, made };
-            self.write_window(inputs, *window, urgency, &mut output)?;
+            self.write_window(inputs, &expired, *window, urgency, &mut output)?;
             let Some(writer) = output.writer else { continue };
             writer.finish(sequences).map_err(not_poisoning)?;
             let segment = Segment::open(&*self.disk, &output.path)?;
@@ -164,6 +166,7 @@ impl Store {
     fn write_window(
         &self,
         inputs: &[Arc<OpenSegment>],
+        expired: &[Vec<Hidden>],
         window: TimeRange,
         urgency: Urgency,
         output: &mut Output<'_>,
@@ -177,7 +180,8 @@ impl Store {
             let mut parts = Parts::default();
             for (input, ordinal) in &sources {
                 let own = &inputs[*input];
-                for range in own.visible(window, *ordinal) {
+                let hidden = own.hidden.iter().chain(&expired[*input]);
+                for range in visible(window, *ordinal, hidden) {
                     columns.read(*input as u32, &own.segment, *ordinal, range, &mut parts)?;
                 }
             }
@@ -193,8 +197,10 @@ impl Store {
     /// The thread that merges until the store closes.
     pub fn run_compaction(&self) {
         while self.wait_for_compaction(LOOK_EVERY) {
-            let cleaned = self.clean_tombstones(Urgency::Background);
-            if let Err(err) = self.compact(Urgency::Background).and(cleaned)
+            let cleaned = self.with_reserve(|| self.clean_tombstones(Urgency::Background));
+            let expired = self.with_reserve(|| self.clean_expired(Urgency::Background));
+            let compacted = self.compact(Urgency::Background);
+            if let Err(err) = cleaned.and(expired).and(compacted)
                 && !matches!(err, SealError::Poisoned | SealError::Closing)
             {
                 warn!(error = %err, "Segments could not be merged; it will be tried again.");

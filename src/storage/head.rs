@@ -1,9 +1,11 @@
 //! The head: what the newest commits are judged against and how they become frames.
 //!
 //! [`batch`] stages, [`judge`] decides which samples are taken, [`groups`] arranges them in rows
-//! and [`commit`] writes the frame. All but staging happens under one short lock.
+//! and [`commit`] writes the frame. [`limits`] keeps new series out. All but staging happens under
+//! one short lock.
 
 pub mod batch;
 pub mod commit;
 pub mod groups;
 pub mod judge;
+pub mod limits;

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub series_removed: Number,
     /// Duration of a sync of the log.
     pub fsync_seconds: Distribution,
+    /// Samples of new series that a limit refused.
+    pub limited_samples: Number,
     /// Log files that were damaged.
     pub wal_corruptions: Number,
     /// Log files that became segments.
@@ -29,8 +31,10 @@ pub struct Metrics {
     pub seals_failed: Number,
     /// How long it took.
     pub seal_seconds: Distribution,
-    /// Times that retention removed segments.
+    /// Times that retention by age removed segments.
     pub time_retentions: Number,
+    /// Times that retention by size did.
+    pub size_retentions: Number,
 }
 
 impl Metrics {
@@ -42,6 +46,7 @@ impl Metrics {
         };
         let floats =
             |name: &str, help: &str| registry.counters(name, help, &["type"]).with(&["float"]);
+        let [limited_samples, size_retentions, time_retentions] = refusals(registry);
         let seal_bounds = [0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
         Self {
             samples_appended: by_type(
@@ -78,6 +83,7 @@ impl Metrics {
                 "Duration of write log fsync.",
                 &[0.5, 0.9, 0.99],
             ),
+            limited_samples,
             wal_corruptions: registry.counter(
                 "prometheus_tsdb_wal_corruptions_total",
                 "Total number of WAL corruptions.",
@@ -95,11 +101,8 @@ impl Metrics {
                 "Duration of compaction runs",
                 &seal_bounds,
             ),
-            time_retentions: registry.counter(
-                "prometheus_tsdb_time_retentions_total",
-                "The number of times that blocks were deleted because the maximum time limit \
-                 was exceeded.",
-            ),
+            size_retentions,
+            time_retentions,
         }
     }
 
@@ -132,6 +135,27 @@ impl Metrics {
     }
 }
 
+/// Counters of what was refused by a limit and removed by retention, by size and by age.
+fn refusals(registry: &Registry) -> [Number; 3] {
+    [
+        (
+            "narthex_storage_limited_samples_total",
+            "Samples of new series that were refused because of storage.limits.",
+        ),
+        (
+            "prometheus_tsdb_size_retentions_total",
+            "The number of times that blocks were deleted because the maximum number of bytes \
+             was exceeded.",
+        ),
+        (
+            "prometheus_tsdb_time_retentions_total",
+            "The number of times that blocks were deleted because the maximum time limit was \
+             exceeded.",
+        ),
+    ]
+    .map(|(name, help)| registry.counter(name, help))
+}
+
 /// Lets the registry read what the store knows at any moment.
 pub fn collect(registry: &Registry, store: &Arc<Store>) {
     let store = Arc::downgrade(store);
@@ -152,8 +176,10 @@ fn gauges(store: &Store) -> Vec<Family> {
     let wal_bytes: u64 = logs().map(|log| log.published_bytes()).sum();
     let block_bytes: u64 = segments().map(|info| info.bytes).sum();
     let lowest_ms = store.range().map_or(i64::MAX, |range| range.min_ms) as f64;
-    let retention_ms = store.retention_ms.load(Ordering::Relaxed);
-    let retention_seconds = if retention_ms == i64::MAX { 0.0 } else { retention_ms as f64 / 1e3 };
+    let retention = store.retention.load();
+    let retention_seconds = retention.time_ms.map_or(0.0, |time_ms| time_ms as f64 / 1e3);
+    let retention_bytes = retention.bytes.unwrap_or(0) as f64;
+    let retention_percentage = retention.percentage.unwrap_or(0.0);
     let (min_ms, max_ms) = (head.min_ms as f64, head.max_ms as f64);
     let current = version.logs.last().map_or(0, |log| log.id()) as f64;
     let series = store.registry.read().len() as f64;
@@ -170,13 +196,43 @@ fn gauges(store: &Store) -> Vec<Family> {
         ("blocks_loaded", "Number of currently loaded data blocks", segments().count() as f64),
         ("lowest_timestamp", "Lowest timestamp value stored in the database. The unit is decided by the library consumer.", lowest_ms),
         ("lowest_timestamp_seconds", "Lowest timestamp value stored in the database.", lowest_ms / 1e3),
+        ("retention_limit_bytes", "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled", retention_bytes),
+        ("retention_limit_percentage", "Max percentage of total storage space to be retained in the tsdb blocks, configured 0 means disabled", retention_percentage),
         ("retention_limit_seconds", "How long to retain samples in storage.", retention_seconds),
     ]
-    .map(|(name, help, value)| Family {
-        name: format!("prometheus_tsdb_{name}"),
-        help: help.to_owned(),
-        kind: Kind::Gauge,
-        samples: vec![Sample { suffix: "", labels: Vec::new(), value }],
-    })
+    .map(|(name, help, value)| gauge(format!("prometheus_tsdb_{name}"), help, value))
+    .into_iter()
+    .chain(own_gauges(store))
+    .collect()
+}
+
+fn gauge(name: String, help: &str, value: f64) -> Family {
+    let samples = vec![Sample { suffix: "", labels: Vec::new(), value }];
+    Family { name, help: help.to_owned(), kind: Kind::Gauge, samples }
+}
+
+/// What Prometheus has no name for.
+fn own_gauges(store: &Store) -> Vec<Family> {
+    let is = |state: bool| f64::from(u8::from(state));
+    let deletions = store.version.load().tombstones.len() as f64;
+    [
+        (
+            "stopped",
+            "Whether no sample is taken after a failed write or sync, until a restart.",
+            is(store.is_poisoned()),
+        ),
+        (
+            "disk_full",
+            "Whether samples are refused for want of space.",
+            is(store.is_full.load(Ordering::Relaxed)),
+        ),
+        (
+            "reserve_used",
+            "Whether the reserve was used to free space and is not there again.",
+            is(store.gave_way.load(Ordering::Relaxed)),
+        ),
+        ("deletions", "Deletions whose samples are not yet gone from all files.", deletions),
+    ]
+    .map(|(name, help, value)| gauge(format!("narthex_storage_{name}"), help, value))
     .into()
 }

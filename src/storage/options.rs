@@ -1,9 +1,11 @@
 //! What the store is told when it is opened, and why it may refuse.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use crate::model::matcher::Matcher;
 use crate::storage::select::QueryError;
 
 /// When a commit counts as durable, that is, when its ticket is settled.
@@ -17,13 +19,81 @@ pub enum WalSync {
     Never,
 }
 
+/// How long samples are kept. Ages are seen from the newest sample.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Retention {
+    /// Samples older than this go. `None`: age does not matter.
+    pub time_ms: Option<i64>,
+    /// The oldest segments go when all files together are longer than this.
+    pub bytes: Option<u64>,
+    /// The same, as a percentage of the file system; if it is there, `bytes` does not count.
+    pub percentage: Option<f64>,
+    /// Ages for some series instead of `time_ms`; the first rule that fits counts.
+    pub rules: Vec<RetentionRule>,
+}
+
+/// How long the samples of some series are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetentionRule {
+    /// Series that fulfil all of these.
+    pub matchers: Vec<Matcher>,
+    /// As in [`Retention::time_ms`].
+    pub time_ms: Option<i64>,
+}
+
+impl Retention {
+    /// By age alone.
+    pub fn of_time_ms(time_ms: Option<i64>) -> Self {
+        Self { time_ms, ..Self::default() }
+    }
+
+    /// The longest age of any series; `i64::MAX`: for ever.
+    pub fn longest_ms(&self) -> i64 {
+        let rules = self.rules.iter().map(|rule| rule.time_ms);
+        rules.chain([self.time_ms]).map(|own| own.unwrap_or(i64::MAX)).max().unwrap_or(i64::MAX)
+    }
+
+    /// The shortest.
+    pub fn shortest_ms(&self) -> i64 {
+        let rules = self.rules.iter().map(|rule| rule.time_ms);
+        rules.chain([self.time_ms]).map(|own| own.unwrap_or(i64::MAX)).min().unwrap_or(i64::MAX)
+    }
+}
+
+/// How many active series there may be. Beyond a limit new series are refused, known ones not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In total. `None`: any number.
+    pub active_series: Option<u64>,
+    /// With one value of the label `job`.
+    pub active_series_per_job: Option<u64>,
+    /// The same for some jobs.
+    pub jobs: BTreeMap<String, Option<u64>>,
+}
+
+impl Limits {
+    /// The limit of a job.
+    pub fn of_job(&self, job: &str) -> Option<u64> {
+        self.jobs.get(job).copied().unwrap_or(self.active_series_per_job)
+    }
+
+    /// Whether there is any.
+    pub fn is_any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 /// How the store works. All of it is fixed while it is open, except where noted.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The data directory; created when missing.
     pub path: PathBuf,
-    /// Samples older than this, seen from the newest one, go. `None`: they stay for ever.
-    pub retention_ms: Option<i64>,
+    /// What goes, and when. May be changed while the store is open.
+    pub retention: Retention,
+    /// How many series there may be. May be changed while the store is open.
+    pub limits: Limits,
+    /// Length of a file that gives way when the disk is full, so that deleting can go on.
+    pub reserve_bytes: u64,
     /// How far behind the head's newest sample out-of-order data is accepted; 0: not at all.
     /// May be changed while the store is open.
     pub out_of_order_window_ms: Arc<AtomicI64>,

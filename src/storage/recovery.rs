@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +28,7 @@ use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::registry::{Registry, SeriesRef, checkpoint};
+use super::reserve;
 use super::segment::{Segment, UNKNOWN_VERSION};
 use super::select::QueryError;
 use super::store::{Folders, Store, segment_file_name};
@@ -88,8 +89,9 @@ pub fn open(
     };
     let least_bytes = FILE_HEADER_BYTES as u64;
     let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
-    let active = LogFile::create(&disk, &folders.logs, header, capacity_bytes, least_bytes)
-        .map_err(OpenError::io(&folders.logs))?;
+    let create = || LogFile::create(&disk, &folders.logs, header, capacity_bytes, least_bytes);
+    let active = reserve::or_give_way(&*disk, &path, create);
+    let active = active.map_err(OpenError::io(&folders.logs))?;
     let active = Arc::new(active);
     edits.extend(log_edits);
     edits.push(Edit::AddLog(active.id()));
@@ -101,7 +103,7 @@ pub fn open(
         active: ArcSwap::new(Arc::clone(&active)),
         version: ArcSwap::from_pointee(Version { segments, logs, tombstones }),
         syncer: Syncer::new(options.wal_sync, sequence),
-        retention_ms: AtomicI64::new(options.retention_ms.unwrap_or(i64::MAX)),
+        retention: ArcSwap::from_pointee(options.retention.clone()),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
         registry: RwLock::new(recovered.registry),
         metadata: RwLock::new(recovered.metadata),
@@ -111,6 +113,11 @@ pub fn open(
         compaction: Mutex::default(),
         maintenance: Mutex::default(),
         is_poisoned: AtomicBool::new(false),
+        limits: ArcSwap::from_pointee(options.limits.clone()),
+        limit_told: Mutex::default(),
+        has_reserve: AtomicBool::new(false),
+        gave_way: AtomicBool::new(false),
+        is_full: AtomicBool::new(false),
         background: Default::default(),
         directory_lock: Mutex::new(Some(lock)),
         disk,
@@ -119,6 +126,7 @@ pub fn open(
         folders,
         metrics,
     };
+    store.keep_reserve();
     let seconds = store.seconds_since(started);
     info!(series, seconds, "The store is open.");
     Ok(store)

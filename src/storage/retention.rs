@@ -1,47 +1,140 @@
-//! Removing what is older than the retention, and the thread that does this and seals.
+//! Removing what is older than the retention or too much, and the thread that does this and seals.
+//!
+//! Whole segments are dropped by one edit of the manifest. Where rules keep some series longer or
+//! shorter than others, segments of which only some series are over are written anew without
+//! these, as merging does for whatever it writes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use roaring::RoaringBitmap;
 use tracing::warn;
 
+use super::compact::Merge;
+use super::compact::plan::{Plan, Urgency};
+use super::delete::Hidden;
 use super::manifest::Edit;
-use super::options::SealError;
+use super::options::{Retention, SealError};
+use super::segment::Segment;
+use super::select::QueryError;
 use super::store::Store;
 use super::version::{OpenSegment, Version};
+use crate::model::sample::TimeRange;
 
 /// How often the background thread looks at ages without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Drops segments all of whose samples are older than the retention, seen from the newest.
+    /// Drops segments all of whose samples are older than any retention, seen from the newest
+    /// sample, and then the oldest ones until all files together are short enough.
     pub fn apply_retention(&self) -> Result<(), SealError> {
-        let retention_ms = self.retention_ms.load(Ordering::Relaxed);
         let _maintenance = self.maintenance.lock();
-        let Some(newest_ms) = self.range().map(|range| range.max_ms) else { return Ok(()) };
-        let least_ms = newest_ms.saturating_sub(retention_ms);
-        if self.is_poisoned() {
-            return Err(SealError::Poisoned);
+        let retention = self.retention.load_full();
+        if let Some(newest_ms) = self.range().map(|range| range.max_ms) {
+            let least_ms = newest_ms.saturating_sub(retention.longest_ms());
+            let is_old = |own: &Arc<OpenSegment>| own.segment.time_range().max_ms < least_ms;
+            let old = |version: &Version| {
+                version.segments.iter().filter(|own| is_old(own)).cloned().collect()
+            };
+            if self.drop_segments(old)? {
+                self.metrics.time_retentions.inc();
+            }
         }
+        let Some(bytes_max) = self.bytes_max(&retention)? else { return Ok(()) };
+        if self.drop_segments(|version| surplus(version, bytes_max))? {
+            self.metrics.size_retentions.inc();
+        }
+        Ok(())
+    }
+
+    /// Drops some segments; whether there were any.
+    fn drop_segments(
+        &self,
+        choose: impl FnOnce(&Version) -> Vec<Arc<OpenSegment>>,
+    ) -> Result<bool, SealError> {
         // Merging exchanges segments with the manifest locked.
         let mut manifest = self.manifest.lock();
         let mut version = Version::clone(&self.version.load());
-        let is_old = |own: &Arc<OpenSegment>| own.segment.time_range().max_ms < least_ms;
-        let (old, kept): (Vec<_>, Vec<_>) = version.segments.into_iter().partition(is_old);
-        if old.is_empty() || retention_ms == i64::MAX {
-            return Ok(());
+        let dropped = choose(&version);
+        if dropped.is_empty() {
+            return Ok(false);
         }
-        let edits: Vec<_> = old.iter().map(|own| Edit::DropSegment(own.entry.id)).collect();
+        if self.is_poisoned() {
+            return Err(SealError::Poisoned);
+        }
+        let ids: Vec<u64> = dropped.iter().map(|own| own.entry.id).collect();
+        let edits: Vec<_> = ids.iter().map(|id| Edit::DropSegment(*id)).collect();
         manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
-        version.segments = kept;
+        version.exchange(&ids, []);
         self.version.store(Arc::new(version));
         drop(manifest);
-        for own in old {
+        for own in dropped {
             let _ = self.disk.remove_file(own.segment.path());
         }
-        self.metrics.time_retentions.inc();
+        Ok(true)
+    }
+
+    /// How long all files together may be.
+    fn bytes_max(&self, retention: &Retention) -> Result<Option<u64>, SealError> {
+        let Some(percentage) = retention.percentage else { return Ok(retention.bytes) };
+        let total_bytes = self.disk.total_bytes(&self.options.path)?;
+        Ok(Some((total_bytes as f64 * percentage / 100.0) as u64))
+    }
+
+    /// What the retention lets go of a segment now.
+    pub fn expired(&self, segment: &Segment) -> Result<Vec<Hidden>, QueryError> {
+        let retention = self.retention.load();
+        let (own, mut expired) = (segment.time_range(), Vec::new());
+        let Some(newest_ms) = self.range().map(|range| range.max_ms) else { return Ok(expired) };
+        let least_ms = newest_ms.saturating_sub(retention.shortest_ms());
+        if least_ms <= own.min_ms {
+            return Ok(expired);
+        }
+        let mut rest: RoaringBitmap = (0..segment.series_count()).collect();
+        let mut add = |series: RoaringBitmap, time_ms: Option<i64>| {
+            let least_ms = newest_ms.saturating_sub(time_ms.unwrap_or(i64::MAX));
+            if own.min_ms < least_ms && !series.is_empty() {
+                let range = TimeRange { min_ms: i64::MIN, max_ms: least_ms - 1 };
+                expired.push(Hidden { tombstone: 0, range, series, bytes: 0 });
+            }
+        };
+        for rule in &retention.rules {
+            let series = segment.select(&rule.matchers)? & &rest;
+            rest -= &series;
+            add(series, rule.time_ms);
+        }
+        add(rest, retention.time_ms);
+        Ok(expired)
+    }
+
+    /// Writes segments anew without series all of whose samples are older than their retention.
+    pub fn clean_expired(&self, urgency: Urgency) -> Result<(), SealError> {
+        let _compaction = self.compaction.lock();
+        while let Some(merge) = self.next_to_expire()? {
+            if self.is_poisoned() {
+                return Err(SealError::Poisoned);
+            }
+            self.merge_and_count(&merge, urgency)?;
+        }
         Ok(())
+    }
+
+    fn next_to_expire(&self) -> Result<Option<Merge>, QueryError> {
+        if self.retention.load().rules.is_empty() {
+            return Ok(None);
+        }
+        let version = self.version.load();
+        for own in &version.segments {
+            let range = own.segment.time_range();
+            let expired = self.expired(&own.segment)?;
+            if expired.iter().any(|hidden| range.max_ms <= hidden.range.max_ms) {
+                let plan =
+                    Plan { level: own.entry.level, inputs: Vec::new(), windows: vec![range] };
+                let (inputs, tombstone) = (vec![Arc::clone(own)], version.tombstone());
+                return Ok(Some(Merge { plan, inputs, tombstone }));
+            }
+        }
+        Ok(None)
     }
 
     /// Closes the open log file when it is old enough.
@@ -67,9 +160,10 @@ impl Store {
                 state.has_work = false;
             }
             // Each on its own, what frees space first: a full disk must not keep it from being freed.
+            self.keep_reserve();
             let steps = [
-                self.apply_retention(),
-                self.seal_closed(),
+                self.with_reserve(|| self.apply_retention()),
+                self.with_reserve(|| self.seal_closed()),
                 self.close_old_log().and_then(|()| self.seal_closed()),
             ];
             for worked in steps {
@@ -82,4 +176,17 @@ impl Store {
             }
         }
     }
+}
+
+/// The oldest segments, from the first on with which the newer files are too long.
+fn surplus(version: &Version, bytes_max: u64) -> Vec<Arc<OpenSegment>> {
+    let mut bytes: u64 = version.logs.iter().map(|log| log.allocated_bytes()).sum();
+    let mut segments = version.segments.clone();
+    segments.sort_by_key(|own| std::cmp::Reverse(own.segment.time_range().max_ms));
+    let fits = segments.iter().take_while(|own| {
+        bytes += own.segment.bytes();
+        bytes <= bytes_max
+    });
+    let kept = fits.count();
+    segments.split_off(kept)
 }

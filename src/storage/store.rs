@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,7 +20,7 @@ use super::log::file::LogFile;
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
 use super::manifest::{Edit, Manifest, is_full};
 use super::metrics::Metrics;
-use super::options::Options;
+use super::options::{Limits, Options, Retention};
 use super::registry::Registry;
 use super::sync::Syncer;
 use super::version::Version;
@@ -79,10 +79,18 @@ pub struct Store {
     /// Changed only with the manifest locked.
     pub(super) version: ArcSwap<Version>,
     pub(super) syncer: Syncer,
-    /// `i64::MAX`: for ever.
-    pub(super) retention_ms: AtomicI64,
+    pub(super) retention: ArcSwap<Retention>,
     pub(super) next_id: AtomicU64,
     pub(super) is_poisoned: AtomicBool,
+    pub(super) limits: ArcSwap<Limits>,
+    /// When it was last told that a limit was met.
+    pub(super) limit_told: Mutex<Option<Duration>>,
+    /// Whether the reserve is there.
+    pub(super) has_reserve: AtomicBool,
+    /// Whether it was used and is not there again.
+    pub(super) gave_way: AtomicBool,
+    /// Whether samples were refused for want of space.
+    pub(super) is_full: AtomicBool,
     /// Whether the background threads should look for work, or end.
     pub(super) background: (Mutex<Background>, Condvar),
     /// The data directory's lock, until the store is closed.

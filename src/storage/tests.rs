@@ -6,12 +6,14 @@ mod concurrency;
 mod crash;
 mod deleting;
 mod histograms;
+mod limits;
+mod retention;
 mod sealing;
 mod sharding;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
 use crate::base::clock::SimClock;
@@ -20,6 +22,7 @@ use crate::base::rng::SimRng;
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use crate::model::labels::Labels;
 use crate::storage::append::SeriesKey;
+use crate::storage::options::Limits;
 use crate::storage::select::{Column, Run};
 
 /// A simulated machine that a store runs on.
@@ -36,7 +39,9 @@ impl Machine {
     fn new(seed: u64) -> Self {
         let options = Options {
             path: PathBuf::from("/data"),
-            retention_ms: None,
+            retention: Retention::default(),
+            limits: Limits::default(),
+            reserve_bytes: 16 << 10,
             out_of_order_window_ms: Arc::new(AtomicI64::new(2 * 3_600_000)),
             wal_sync: WalSync::Batch,
             log_file_bytes_max: 64 << 10,

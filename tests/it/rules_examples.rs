@@ -17,7 +17,7 @@ use narthex::promql::parser::{ParserOptions, parse_metric};
 use narthex::rules::{AlertSink, Evaluate, GroupOptions, Manager, Options, RuleKind, Stores};
 use narthex::storage::Storage;
 use narthex::storage::append::{Appender, OnReject, SeriesKey};
-use narthex::storage::options::{Options as StorageOptions, WalSync};
+use narthex::storage::options::{Limits, Options as StorageOptions, Retention, WalSync};
 
 const NOW_MS: i64 = 1_767_225_600_000;
 const STEP_MS: i64 = 60_000;
@@ -66,7 +66,9 @@ impl Rig {
         let clock = Arc::new(SimClock::new(NOW_MS));
         let options = StorageOptions {
             path: PathBuf::from("/data"),
-            retention_ms: None,
+            retention: Retention::default(),
+            limits: Limits::default(),
+            reserve_bytes: 0,
             out_of_order_window_ms: Arc::new(AtomicI64::new(0)),
             wal_sync: WalSync::Never,
             log_file_bytes_max: 64 << 20,

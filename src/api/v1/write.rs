@@ -48,7 +48,12 @@ pub(super) async fn write(
         ("x-prometheus-remote-write-histograms-written", "0".to_owned()),
         ("x-prometheus-remote-write-exemplars-written", "0".to_owned()),
     ];
-    (StatusCode::NO_CONTENT, counts).into_response()
+    match written.limited {
+        None => (StatusCode::NO_CONTENT, counts).into_response(),
+        Some(limited) => {
+            (counts, text(StatusCode::BAD_REQUEST, limited.to_string())).into_response()
+        }
+    }
 }
 
 fn refused(err: &WriteError) -> Response {

@@ -93,6 +93,11 @@ impl Disk for OsDisk {
         Ok(stat.f_bavail * stat.f_frsize)
     }
 
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = statvfs(path)?;
+        Ok(stat.f_blocks * stat.f_frsize)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;

@@ -434,6 +434,10 @@ impl Disk for SimDisk {
         Ok(state.space_bytes.saturating_sub(state.used_bytes()))
     }
 
+    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.0.lock().space_bytes)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.0.lock();
         if !state.locks.insert(path.to_owned()) {

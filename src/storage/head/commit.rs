@@ -5,14 +5,18 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
 
 use super::batch::{Staged, StagedSample, StagedSeries, UnknownSeries};
 use super::groups::{Accepted, Groups, write_loose};
 use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
+use super::limits::Budget;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{
-    AppendError, Appended, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
+    AppendError, Appended, Limited, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
 };
 use crate::storage::fingerprint::parse_canonical;
 use crate::storage::log::directory::NONE;
@@ -22,6 +26,7 @@ use crate::storage::log::format::{
     push_zigzag,
 };
 use crate::storage::log::scan::add_to_directory;
+use crate::storage::manifest::is_full;
 use crate::storage::registry::{Registry, SeriesRef};
 use crate::storage::store::Store;
 
@@ -34,6 +39,9 @@ const FRAME_EXTRA_BYTES: usize = 64;
 const METADATA_METRICS_MAX: usize = 100_000;
 /// Longer help texts and units are not kept, for the same reason.
 const METADATA_TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// How often it is told that a limit is met.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// What commits change. Guarded by the store's writer lock.
 pub struct Writer {
@@ -59,6 +67,8 @@ pub struct Writer {
     undo: Vec<(SeriesRef, i64, u64, bool)>,
     /// Series that had no sample before.
     fresh: Vec<SeriesRef>,
+    /// Samples of series that are refused.
+    limited_count: u64,
 }
 
 /// A histogram that is taken.
@@ -82,6 +92,14 @@ enum Late {
 struct Resolved {
     series: SeriesRef,
     is_new: bool,
+    /// There are as many series as there may be; it has no number.
+    is_refused: bool,
+}
+
+impl Resolved {
+    fn known(series: SeriesRef) -> Self {
+        Self { series, is_new: false, is_refused: false }
+    }
 }
 
 impl Writer {
@@ -109,6 +127,7 @@ impl Writer {
             histograms: Vec::new(),
             undo: Vec::new(),
             fresh: Vec::new(),
+            limited_count: 0,
         }
     }
 
@@ -132,12 +151,20 @@ impl Writer {
         self.histograms.clear();
         self.undo.clear();
         self.fresh.clear();
+        self.limited_count = 0;
         let mut bounds = bounds;
         let (mut count, mut histogram_count) = (0, 0);
         for (position, sample) in samples.iter().enumerate() {
             let series = match sample.series {
                 StagedSeries::Known(series) => series,
-                StagedSeries::Unknown(position) => resolved[position as usize].series,
+                StagedSeries::Unknown(position) => {
+                    let own = resolved[position as usize];
+                    if own.is_refused {
+                        self.limited_count += 1;
+                        continue;
+                    }
+                    own.series
+                }
             };
             let newest = self.newest.get(series);
             let StagedSample { timestamp_ms, bits, strict, histogram, .. } = *sample;
@@ -309,6 +336,7 @@ impl Store {
             }
         }
         self.metrics.count_rejected(&appended);
+        appended.limited = self.limited(&staged.unknown, &resolved, writer.limited_count);
         appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
         self.add_metadata(writer, &staged.metadata);
         self.revive(writer);
@@ -332,11 +360,14 @@ impl Store {
         let samples = staged.samples.len() * SAMPLE_BYTES_MAX + staged.histogram_bytes.len();
         let bytes = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples;
         let end_bytes = writer.end_bytes + bytes as u64;
-        let made = if end_bytes <= writer.active.capacity_bytes() {
+        let made = if writer.active.allocated_bytes() < end_bytes && !self.may_grow() {
+            Err(io::ErrorKind::StorageFull.into())
+        } else if end_bytes <= writer.active.capacity_bytes() {
             writer.active.reserve(end_bytes)
         } else {
             self.rotate(writer, bytes as u64)
         };
+        self.note_space(made.as_ref().is_err_and(is_full));
         made.map_err(|err| match err.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
             io::ErrorKind::FileTooLarge => AppendError::Io(err),
@@ -356,21 +387,49 @@ impl Store {
         // Positions in `resolved` of new ones, by fingerprint.
         let mut new = hashbrown::HashTable::<u32>::with_capacity(unknown.len());
         let mut resolved: Vec<Resolved> = Vec::with_capacity(unknown.len());
+        let limits = self.limits.load();
+        let mut budget = limits.is_any().then(|| Budget::new(&limits, &registry));
         for (position, series) in (0_u32..).zip(unknown) {
             let fingerprint = series.fingerprint;
             let same = |other: &u32| unknown[*other as usize].fingerprint == fingerprint;
             if let Some(series) = registry.find(fingerprint) {
-                resolved.push(Resolved { series, is_new: false });
+                resolved.push(Resolved::known(series));
             } else if let Some(earlier) = new.find(fingerprint as u64, same) {
                 let series = resolved[*earlier as usize].series;
-                resolved.push(Resolved { series, is_new: false });
+                resolved.push(Resolved::known(series));
+            } else if let Some(budget) = &mut budget
+                && !budget.take(&registry, &series.canonical)
+            {
+                let series = SeriesRef::MAX;
+                resolved.push(Resolved { series, is_new: false, is_refused: true });
             } else {
                 let hash = |other: &u32| unknown[*other as usize].fingerprint as u64;
                 new.insert_unique(fingerprint as u64, position, hash);
-                resolved.push(Resolved { series: registry.reserve(), is_new: true });
+                let series = registry.reserve();
+                resolved.push(Resolved { series, is_new: true, is_refused: false });
             }
         }
         resolved
+    }
+
+    /// What a limit refused, told to people once a minute.
+    fn limited(
+        &self,
+        unknown: &[UnknownSeries],
+        resolved: &[Resolved],
+        sample_count: u64,
+    ) -> Option<Box<Limited>> {
+        let mut refused = unknown.iter().zip(resolved).filter(|(_, own)| own.is_refused);
+        let example = parse_canonical(&refused.next()?.0.canonical).unwrap_or_default();
+        let series_count = 1 + refused.count() as u64;
+        let limited = Limited { series_count, sample_count, example };
+        self.metrics.limited_samples.add(sample_count as f64);
+        let (now, mut told) = (self.clock.monotonic(), self.limit_told.lock());
+        if told.is_none_or(|then| TELL_EVERY <= now.saturating_sub(then)) {
+            *told = Some(now);
+            warn!(reason = %limited, "New series are refused; known ones go on.");
+        }
+        Some(Box::new(limited))
     }
 
     fn release<'a>(&self, unused: impl Iterator<Item = &'a Resolved>) {

@@ -70,7 +70,7 @@ fn readers_see_each_commit_once_and_whole() {
     let rng = Arc::new(SimRng::new(1));
     let storage =
         Storage::open(Arc::new(OsDisk), clock, rng, &Registry::new(), options.clone()).unwrap();
-    storage.set_retention_ms(Some(7_200_000));
+    storage.set_retention(Retention::of_time_ms(Some(7_200_000)));
     let begun: [AtomicU64; WRITERS] = Default::default();
     let done: [AtomicU64; WRITERS] = Default::default();
     let is_over = AtomicBool::new(false);

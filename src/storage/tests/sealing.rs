@@ -78,7 +78,7 @@ fn retention_drops_whole_segments_seen_from_the_newest_sample() {
         storage.seal_now().unwrap();
         machine.clock.advance_ms(60 * MINUTE);
     }
-    storage.set_retention_ms(Some(100 * MINUTE));
+    storage.set_retention(Retention::of_time_ms(Some(100 * MINUTE)));
     storage.store.apply_retention().unwrap();
     assert_eq!(storage.store.version.load().segments.len(), 2);
     let oldest = storage.min_time_ms().unwrap();

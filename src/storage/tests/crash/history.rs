@@ -278,7 +278,8 @@ impl History {
             2 => drop(self.storage().clean_tombstones()),
             _ => {
                 self.model.retain(3_600_000 + self.below(10_000_000) as i64);
-                self.storage().set_retention_ms(self.model.retention_ms());
+                let retention = Retention::of_time_ms(self.model.retention_ms());
+                self.storage().set_retention(retention);
                 drop(self.storage().store.apply_retention());
             }
         }

@@ -1,0 +1,100 @@
+//! A file that gives way when the disk is full, so that what frees space can go on.
+//!
+//! Deleting and retention write an edit, a log file's header, perhaps a segment without what is
+//! gone. When there is no space for these, the reserve is removed, and until it is there again no
+//! sample is taken that needs new space. It has no content; a start finds it or makes it anew.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use tracing::{error, info, warn};
+
+use super::manifest::is_full;
+use super::options::SealError;
+use super::store::Store;
+use crate::base::disk::Disk;
+
+/// Its name in the data directory.
+const FILE_NAME: &str = "reserve";
+
+/// Where it is.
+pub fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE_NAME)
+}
+
+/// Does something that needs space; if there is none, once more after the reserve has given way.
+pub fn or_give_way<T>(
+    disk: &dyn Disk,
+    folder: &Path,
+    work: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    match work() {
+        Err(err) if is_full(&err) && disk.remove_file(&path(folder)).is_ok() => work(),
+        done => done,
+    }
+}
+
+impl Store {
+    /// Makes the reserve when it is missing and there is space for twice as much.
+    pub fn keep_reserve(&self) {
+        let reserve_bytes = self.options.reserve_bytes;
+        if reserve_bytes == 0 || self.has_reserve.load(Ordering::Acquire) {
+            return;
+        }
+        let path = path(&self.options.path);
+        let is_there = self.disk.len(&path).is_ok_and(|bytes| bytes == reserve_bytes);
+        if !is_there && self.make_reserve(&path, reserve_bytes).is_err() {
+            let _ = self.disk.remove_file(&path);
+            return;
+        }
+        self.has_reserve.store(true, Ordering::Release);
+        if self.gave_way.swap(false, Ordering::AcqRel) {
+            info!("There is space on the disk again.");
+        }
+    }
+
+    fn make_reserve(&self, path: &Path, reserve_bytes: u64) -> io::Result<()> {
+        if self.disk.free_bytes(&self.options.path)? / 2 < reserve_bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.disk.create(path)?.allocate(reserve_bytes)
+    }
+
+    /// Does something that frees space in the end; if it finds none to begin with, once more after
+    /// the reserve has given way.
+    pub fn with_reserve<T>(&self, work: impl Fn() -> Result<T, SealError>) -> Result<T, SealError> {
+        match work() {
+            Err(SealError::DiskFull) if self.has_reserve.swap(false, Ordering::AcqRel) => {
+                self.gave_way.store(true, Ordering::Release);
+                warn!("The disk is full: the reserve is used to free space.");
+                if self.disk.remove_file(&path(&self.options.path)).is_err() {
+                    return Err(SealError::DiskFull);
+                }
+                work()
+            }
+            done => done,
+        }
+    }
+
+    /// Whether samples may use new space.
+    pub fn may_grow(&self) -> bool {
+        if self.gave_way.load(Ordering::Acquire) {
+            self.keep_reserve();
+        }
+        !self.gave_way.load(Ordering::Acquire)
+    }
+
+    /// Tells people once when samples are refused for want of space, and when no longer.
+    pub fn note_space(&self, is_full: bool) {
+        if self.is_full.load(Ordering::Relaxed) == is_full {
+            return;
+        }
+        self.is_full.store(is_full, Ordering::Relaxed);
+        if is_full {
+            error!("The disk is full: samples are refused until there is space. Queries go on.");
+        } else {
+            info!("Samples are taken again after the disk was full.");
+        }
+    }
+}
