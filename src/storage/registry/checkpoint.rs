@@ -1,10 +1,14 @@
 //! The registry on disk: all series of the head as of one commit, with their newest samples.
 //!
 //! Written when a log file is sealed, so that the file may go although later ones use the series
-//! it defined. Immutable; drawn in `docs/formats/manifest.md`.
+//! it defined. Series that follow each other share most of their labels: what a series has in
+//! common with the one before is left out, and a label that occurred before is a number. Immutable;
+//! drawn in `docs/formats/manifest.md`.
 
 use std::io;
 use std::path::Path;
+
+use hashbrown::HashMap;
 
 use super::SeriesRef;
 use crate::base::disk::{Disk, DiskFile};
@@ -14,8 +18,14 @@ use crate::storage::log::format::{
 };
 use crate::storage::select::QueryError;
 
-/// `NTXR` and the format's version, which may still change while it is 0.
-const MAGIC: [u8; 8] = *b"NTXR\0\0\0\0";
+/// `NTXR` and the format's version.
+const MAGIC: [u8; 8] = *b"NTXR\x01\0\0\0";
+/// So many labels get numbers, which bounds what the writer remembers.
+const NUMBERED_MAX: usize = 64 << 10;
+/// Labels that are shared at the beginning, and at the end, are counted in four bits each.
+const SHARED_MAX: usize = 15;
+/// Far longer than the labels of any series.
+const CANONICAL_BYTES_MAX: usize = 64 << 20;
 /// What is buffered before it is written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -47,6 +57,42 @@ pub struct Writer<'a> {
     buffer: Vec<u8>,
     written_bytes: u64,
     crc: u32,
+    /// Labels that have numbers.
+    numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    last: Last,
+    /// Where the labels of a series end.
+    ends: Vec<usize>,
+}
+
+/// The series before.
+#[derive(Default)]
+struct Last {
+    series: SeriesRef,
+    newest_ms: i64,
+    /// Its labels in canonical form: name, 0xFF, value, 0xFF each.
+    canonical: Vec<u8>,
+    /// Where each label ends.
+    ends: Vec<usize>,
+}
+
+impl Last {
+    fn set(&mut self, entry: &Entry<'_>) {
+        (self.series, self.newest_ms) = (entry.series, entry.newest_ms);
+        self.canonical.clear();
+        self.canonical.extend_from_slice(entry.canonical);
+        put_ends(entry.canonical, &mut self.ends);
+    }
+}
+
+fn put_ends(canonical: &[u8], ends: &mut Vec<usize>) {
+    ends.clear();
+    ends.extend(memchr::memchr_iter(0xff, canonical).skip(1).step_by(2).map(|at| at + 1));
+}
+
+/// A label, given where labels end.
+fn label<'a>(canonical: &'a [u8], ends: &[usize], at: usize) -> &'a [u8] {
+    let start = if at == 0 { 0 } else { ends[at - 1] };
+    &canonical[start..ends[at]]
 }
 
 impl<'a> Writer<'a> {
@@ -64,15 +110,51 @@ impl<'a> Writer<'a> {
         for (metric, metadata) in metadata {
             push_metadata(&mut buffer, metric, metadata);
         }
-        Ok(Self { disk, path, file, buffer, written_bytes: 0, crc: 0 })
+        Ok(Self {
+            disk,
+            path,
+            file,
+            buffer,
+            written_bytes: 0,
+            crc: 0,
+            numbers: HashMap::default(),
+            last: Last::default(),
+            ends: Vec::new(),
+        })
     }
 
     /// Adds a series.
     pub fn push(&mut self, entry: Entry<'_>) -> io::Result<()> {
-        push_varint(&mut self.buffer, u64::from(entry.series) << 1 | u64::from(entry.is_hollow));
-        push_zigzag(&mut self.buffer, entry.newest_ms);
-        self.buffer.extend_from_slice(&entry.newest_bits.to_le_bytes());
-        push_sized(&mut self.buffer, entry.canonical);
+        let last = &self.last;
+        let series = u64::from(entry.series.wrapping_sub(last.series));
+        push_varint(&mut self.buffer, series << 1 | u64::from(entry.is_hollow));
+        push_zigzag(&mut self.buffer, entry.newest_ms.wrapping_sub(last.newest_ms));
+        push_varint(&mut self.buffer, entry.newest_bits.swap_bytes());
+        put_ends(entry.canonical, &mut self.ends);
+        let own = |at: usize| label(entry.canonical, &self.ends, at);
+        let before = |at: usize| label(&last.canonical, &last.ends, at);
+        let (count, count_before) = (self.ends.len(), last.ends.len());
+        let most = count.min(count_before).min(SHARED_MAX);
+        let head = (0..most).take_while(|at| own(*at) == before(*at)).count();
+        let most = (count.min(count_before) - head).min(SHARED_MAX);
+        let is_same = |at: &usize| own(count - 1 - at) == before(count_before - 1 - at);
+        let tail = (0..most).take_while(is_same).count();
+        self.buffer.push((head << 4 | tail) as u8);
+        push_varint(&mut self.buffer, (count - head - tail) as u64);
+        for at in head..count - tail {
+            let label = own(at);
+            if let Some(number) = self.numbers.get(label) {
+                push_varint(&mut self.buffer, u64::from(*number) + 1);
+            } else {
+                push_varint(&mut self.buffer, 0);
+                push_sized(&mut self.buffer, label);
+                let number = self.numbers.len();
+                if number < NUMBERED_MAX {
+                    self.numbers.insert(label.into(), number as u32);
+                }
+            }
+        }
+        self.last.set(&entry);
         if self.buffer.len() < BUFFER_BYTES { Ok(()) } else { self.flush() }
     }
 
@@ -123,9 +205,11 @@ pub fn read(
         Cursor::new(content, 0, content.len()).ok_or_else(|| corrupt(0, "file is too short"))?;
     let head = read_head(&mut cursor);
     let checkpoint = head.ok_or_else(|| corrupt(cursor.at(), "head of the registry is damaged"))?;
+    let (mut numbered, mut last) = (Vec::new(), Last::default());
     while !cursor.is_empty() {
         let at = cursor.at();
-        let entry = read_entry(&mut cursor).ok_or_else(|| corrupt(at, "series is damaged"))?;
+        let entry = read_entry(&mut cursor, &mut numbered, &mut last);
+        let entry = entry.ok_or_else(|| corrupt(at, "series is damaged"))?;
         visit(entry).map_err(|reason| corrupt(at, reason))?;
     }
     Ok(checkpoint)
@@ -145,15 +229,44 @@ fn read_head(cursor: &mut Cursor<'_>) -> Option<Checkpoint> {
     Some(Checkpoint { sequence, metadata })
 }
 
-fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
+fn read_entry<'a, 'b>(
+    cursor: &mut Cursor<'b>,
+    numbered: &mut Vec<&'b [u8]>,
+    last: &'a mut Last,
+) -> Option<Entry<'a>> {
     let number = cursor.varint()?;
-    Some(Entry {
-        series: u32::try_from(number >> 1).ok()?,
-        is_hollow: number & 1 == 1,
-        newest_ms: cursor.zigzag()?,
-        newest_bits: cursor.u64()?,
-        canonical: cursor.sized()?,
-    })
+    let (series, is_hollow) = (u32::try_from(number >> 1).ok()?, number & 1 == 1);
+    let series = last.series.wrapping_add(series);
+    let newest_ms = last.newest_ms.wrapping_add(cursor.zigzag()?);
+    let newest_bits = cursor.varint()?.swap_bytes();
+    let shared = usize::from(*cursor.take(1)?.first()?);
+    let (head, tail) = (shared >> 4, shared & SHARED_MAX);
+    let count_before = last.ends.len();
+    if count_before < head + tail {
+        return None;
+    }
+    let end_of = |count: usize| if count == 0 { 0 } else { last.ends[count - 1] };
+    let rest = last.canonical.split_off(end_of(count_before - tail));
+    last.canonical.truncate(end_of(head));
+    for _ in 0..cursor.varint()? {
+        let label = if let Some(number) = cursor.varint()?.checked_sub(1) {
+            *numbered.get(usize::try_from(number).ok()?)?
+        } else {
+            let label = cursor.sized()?;
+            if numbered.len() < NUMBERED_MAX {
+                numbered.push(label);
+            }
+            label
+        };
+        if CANONICAL_BYTES_MAX < last.canonical.len() + label.len() {
+            return None;
+        }
+        last.canonical.extend_from_slice(label);
+    }
+    last.canonical.extend_from_slice(&rest);
+    (last.series, last.newest_ms) = (series, newest_ms);
+    put_ends(&last.canonical, &mut last.ends);
+    Some(Entry { series, newest_ms, newest_bits, is_hollow, canonical: &last.canonical })
 }
 
 #[cfg(test)]
@@ -170,23 +283,31 @@ mod tests {
         let unit = "s".to_owned();
         let own = Metadata { metric_type: MetricType::Gauge, help: "Help.".to_owned(), unit };
         let metadata = [("up".to_owned(), own)];
-        let entry = |series, newest_ms| {
-            let is_hollow = series == 7;
-            Entry { series, newest_ms, newest_bits: 5, is_hollow, canonical: b"x" }
-        };
+        let entries: [(SeriesRef, i64, u64, &[u8]); 6] = [
+            (0, i64::MIN, 0, b"__name__\xffup\xffjob\xffa\xff"),
+            (7, -3, 1, b"__name__\xffup\xffinstance\xffx\xffjob\xffa\xff"),
+            (8, i64::MAX, u64::MAX, b"__name__\xffup\xffinstance\xffy\xffjob\xffa\xff"),
+            (u32::MAX, 0, 5, b""),
+            (2, 0, 5, b"instance\xffy\xff"),
+            (3, 0, 5, b"instance\xffy\xffjob\xffa\xff"),
+        ];
         let mut writer = Writer::create(&disk, &path, 9, &metadata).unwrap();
-        writer.push(entry(0, i64::MIN)).unwrap();
-        writer.push(entry(7, -3)).unwrap();
+        for (series, newest_ms, newest_bits, canonical) in entries {
+            let is_hollow = series == 7;
+            let entry = Entry { series, newest_ms, newest_bits, is_hollow, canonical };
+            writer.push(entry).unwrap();
+        }
         writer.finish().unwrap();
         let bytes = disk.read(&path).unwrap();
         let mut found = Vec::new();
-        let keep = &mut |entry: Entry<'_>| {
-            found.push((entry.series, entry.newest_ms, entry.newest_bits, entry.is_hollow));
+        let keep = &mut |own: Entry<'_>| {
+            assert_eq!(own.is_hollow, own.series == 7);
+            found.push((own.series, own.newest_ms, own.newest_bits, own.canonical.to_vec()));
             Ok(())
         };
         let checkpoint = read(&path, &bytes, keep).unwrap();
         assert_eq!(checkpoint, Checkpoint { sequence: 9, metadata: metadata.to_vec() });
-        assert_eq!(found, [(0, i64::MIN, 5, false), (7, -3, 5, true)]);
+        assert_eq!(found, entries.map(|own| (own.0, own.1, own.2, own.3.to_vec())));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;
