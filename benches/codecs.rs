@@ -1,7 +1,7 @@
 //! Speed and size of the column codecs on columns as they are found.
 //!
-//! `cargo bench --bench codecs [filter] [--rows N]` prints for each kind of column: nanoseconds to
-//! encode a row, rows decoded in a second by one core, bytes per row. The best of several rounds
+//! `cargo bench --bench codecs [filter] [--rows N] [--dense]` prints for each kind of column (coded
+//! as for segments of less than a day, or of more with `--dense`): nanoseconds to encode a row, rows decoded in a second by one core, bytes per row. The best of several rounds
 //! counts, as the machine may have other work.
 #![expect(clippy::disallowed_methods, reason = "measures time")]
 
@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use narthex::encoding::column::{
-    decode_timestamps, decode_values_into, encode_timestamps, encode_values,
+    Density, decode_timestamps, decode_values_into, encode_timestamps, encode_values_as,
 };
 
 /// Rows of a chunk: two hours of samples every 15 s.
@@ -22,9 +22,11 @@ const ROUNDS: u32 = 100;
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let (mut filter, mut rows) = (String::new(), ROWS);
+    let (mut filter, mut rows, mut density) = (String::new(), ROWS, Density::Fast);
     while let Some(arg) = args.next() {
-        if arg == "--rows" {
+        if arg == "--dense" {
+            density = Density::Dense;
+        } else if arg == "--rows" {
             rows = args.next().and_then(|rows| rows.parse().ok()).unwrap_or(ROWS);
         } else {
             filter = arg;
@@ -33,7 +35,7 @@ fn main() {
     println!("{:32} {:>12} {:>12} {:>10} codecs", "", "encode ns", "decode G/s", "bytes");
     for (name, shape) in SHAPES.iter().filter(|(name, _)| name.contains(&filter)) {
         let chunks: Vec<_> = (0..CHUNKS).map(|seed| shape(&mut Random::new(seed), rows)).collect();
-        values(name, &chunks);
+        values(name, density, &chunks);
     }
     for (name, shape) in TIMESTAMPS.iter().filter(|(name, _)| name.contains(&filter)) {
         let chunks: Vec<_> = (0..CHUNKS).map(|seed| shape(&mut Random::new(seed), rows)).collect();
@@ -41,21 +43,23 @@ fn main() {
     }
 }
 
-fn values(name: &str, chunks: &[Vec<f64>]) {
+fn values(name: &str, density: Density, chunks: &[Vec<f64>]) {
     let mut bytes = Vec::new();
     let encode_ns = best_ns(chunks, |chunk| {
         bytes.clear();
-        encode_values(black_box(chunk), &mut bytes);
+        encode_values_as(black_box(chunk), density, &mut bytes);
         black_box(&bytes);
         chunk.len()
     });
-    let encoded: Vec<_> = chunks.iter().map(|chunk| (encoded_values(chunk), chunk.len())).collect();
+    let encoded: Vec<_> =
+        chunks.iter().map(|chunk| (encoded_values(chunk, density), chunk.len())).collect();
     let mut found = vec![0.0; chunks.iter().map(Vec::len).max().unwrap_or(0)];
     let decode_ns = best_ns(&encoded, |(bytes, rows)| {
         decode_values_into(black_box(bytes), &mut found[..*rows]).expect("own bytes");
         black_box(&found);
         *rows
     });
+    // The first byte of a chunk names its codec.
     let mut tags: Vec<_> = encoded.iter().map(|(bytes, _)| bytes[0]).collect();
     tags.sort_unstable();
     tags.dedup();
@@ -63,9 +67,9 @@ fn values(name: &str, chunks: &[Vec<f64>]) {
     print(name, encode_ns, decode_ns, bytes, chunks.iter().map(Vec::len).sum(), &tags);
 }
 
-fn encoded_values(chunk: &[f64]) -> Vec<u8> {
+fn encoded_values(chunk: &[f64], density: Density) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_values(chunk, &mut bytes);
+    encode_values_as(chunk, density, &mut bytes);
     bytes
 }
 

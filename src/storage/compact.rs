@@ -25,6 +25,7 @@ use super::seal::not_poisoning;
 use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
 use super::store::{Store, segment_file_name};
 use super::version::{OpenSegment, Version};
+use crate::encoding::column::Density;
 use crate::model::labels::Labels;
 use crate::model::sample::TimeRange;
 use crate::storage::select::QueryError;
@@ -32,6 +33,8 @@ use plan::{Piece, Plan, Urgency};
 
 /// Series between two looks at the clock and at whether the store is closing.
 const PACE_SERIES: usize = 256;
+/// Segments of a day and more are read seldom and have chunks long enough to be dense.
+const DENSE_LEVEL: u8 = 2;
 /// How often the thread looks for something to merge without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -145,11 +148,12 @@ impl Store {
             SequenceRange { first: firsts.min().unwrap_or(0), last: lasts.max().unwrap_or(0) };
         let expired = inputs.iter().map(|own| self.expired(&own.segment));
         let expired = expired.collect::<Result<Vec<_>, _>>()?;
+        let density = if plan.level < DENSE_LEVEL { Density::Fast } else { Density::Dense };
         let mut written = Vec::new();
         for window in &plan.windows {
             let id = self.new_id();
             let path = self.folders.segments.join(segment_file_name(id));
-            let mut output = Output { store: self, path, writer: None, made };
+            let mut output = Output { store: self, path, density, writer: None, made };
             self.write_window(inputs, &expired, *window, urgency, &mut output)?;
             let Some(writer) = output.writer else { continue };
             writer.finish(sequences).map_err(not_poisoning)?;
@@ -224,6 +228,7 @@ impl Store {
 struct Output<'a> {
     store: &'a Store,
     path: PathBuf,
+    density: Density,
     writer: Option<SegmentWriter>,
     made: &'a mut Vec<PathBuf>,
 }
@@ -232,7 +237,7 @@ impl Output<'_> {
     fn writer(&mut self) -> Result<&mut SegmentWriter, SealError> {
         if self.writer.is_none() {
             self.made.push(self.path.clone());
-            let created = SegmentWriter::create(&*self.store.disk, &self.path);
+            let created = SegmentWriter::create(&*self.store.disk, &self.path, self.density);
             self.writer = Some(created.map_err(not_poisoning)?);
         }
         Ok(self.writer.as_mut().expect("made just now"))

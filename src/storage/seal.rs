@@ -23,6 +23,7 @@ use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
 use super::select::{BLOCK_SERIES_MAX, Run};
 use super::store::{Store, segment_file_name};
 use super::version::Version;
+use crate::encoding::column::Density;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
 
@@ -176,7 +177,7 @@ impl Store {
             for (series, parts) in series.iter().zip(parts) {
                 for run in parts.finish(&mut sharing).runs {
                     if writer.is_none() {
-                        let created = SegmentWriter::create(&*self.disk, path);
+                        let created = SegmentWriter::create(&*self.disk, path, Density::Fast);
                         writer = Some(created.map_err(not_poisoning)?);
                     }
                     let writer = writer.as_mut().expect("made just now");

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK_ROWS_MAX, ColumnError, Cursor, decode_values, encode_values, varint};
+use super::{
+    CHUNK_ROWS_MAX, ColumnError, Cursor, Density, decode_values, encode_values_as, varint,
+};
 use crate::model::histogram::{Histogram, ResetHint, Span};
 
 /// Buckets of one side, spans of one side, or bounds that one histogram may have. An honest
@@ -70,7 +72,7 @@ fn same_layout(a: &Histogram, b: &Histogram) -> bool {
 }
 
 /// Appends a chunk. Panics when the rows do not fit: see [`rows_that_fit`].
-pub fn encode_histograms(rows: &[Arc<Histogram>], out: &mut Vec<u8>) {
+pub fn encode_histograms(rows: &[Arc<Histogram>], density: Density, out: &mut Vec<u8>) {
     assert_eq!(rows_that_fit(rows), rows.len(), "a chunk has a limited size");
     out.push(TAG_RUNS);
     let mut column = Vec::with_capacity(rows.len());
@@ -83,7 +85,7 @@ pub fn encode_histograms(rows: &[Arc<Histogram>], out: &mut Vec<u8>) {
             column.clear();
             column.extend(run.iter().map(|own| value(own)));
             bytes.clear();
-            encode_values(&column, &mut bytes);
+            encode_values_as(&column, density, &mut bytes);
             varint::put(bytes.len() as u64, out);
             out.extend_from_slice(&bytes);
         };
@@ -347,7 +349,7 @@ mod tests {
 
     fn round_trip(rows: &[Arc<Histogram>]) -> usize {
         let mut bytes = Vec::new();
-        encode_histograms(rows, &mut bytes);
+        encode_histograms(rows, Density::Dense, &mut bytes);
         let mut found = Vec::new();
         decode_histograms(&bytes, rows.len(), &mut found).unwrap();
         assert_eq!(found.len(), rows.len());
@@ -387,7 +389,7 @@ mod tests {
         fn changed_bytes_never_panic(at in 0_usize..4_000, byte: u8) {
             let rows = growing(20, 12);
             let mut bytes = Vec::new();
-            encode_histograms(&rows, &mut bytes);
+            encode_histograms(&rows, Density::Fast, &mut bytes);
             let at = at % bytes.len();
             bytes[at] = byte;
             let _ = decode_histograms(&bytes, rows.len(), &mut Vec::new());

@@ -42,58 +42,102 @@ pub(super) enum Section {
     TimestampsSpan = 7,
     /// By series: upper and lower half of the fingerprint.
     Fingerprints = 8,
-    /// Ordinals by fingerprint.
-    FingerprintOrder = 9,
-    /// By series and once more: its first chunk.
-    SeriesChunks = 10,
-    /// By series and once more: its first label.
-    SeriesLabels = 11,
-    /// By label of a series: symbol of the name.
-    LabelNames = 12,
-    /// Symbol of the value.
-    LabelValues = 13,
+    /// By series and once more: its first chunk, less its ordinal.
+    SeriesChunks = 9,
+    /// By run of series with the same label names and metric, and once more: its first series.
+    RunFirst = 10,
+    /// By run and once more: its first label in the three sections that follow the next.
+    RunLabels = 11,
+    /// By run and once more: where its rows begin in `ValueBits`.
+    RunValues = 12,
+    /// By label of a run: position of the name in `IndexNames`.
+    RunLabelName = 13,
+    /// The smallest position in `IndexValues` that occurs.
+    RunLabelFirst = 14,
+    /// Bits that say how far above that each series' value is.
+    RunLabelWidth = 15,
+    /// Bits, series by series, label by label.
+    ValueBits = 16,
     /// By chunk: its timestamp column.
-    ChunkTimestamps = 14,
+    ChunkTimestamps = 17,
     /// Where it begins in `Columns`.
-    ChunkOffset = 15,
+    ChunkOffset = 18,
     /// Its bytes.
-    ChunkLength = 16,
+    ChunkLength = 19,
     /// Chunks that do not have all rows of their timestamp column, ascending.
-    PartialChunk = 17,
+    PartialChunk = 20,
     /// By partial chunk: its first row.
-    PartialFirstRow = 18,
+    PartialFirstRow = 21,
     /// Its last row.
-    PartialLastRow = 19,
+    PartialLastRow = 22,
     /// Its number of rows.
-    PartialCount = 20,
+    PartialCount = 23,
     /// Timestamp of its first row, counted from the base.
-    PartialFirst = 21,
+    PartialFirst = 24,
     /// Milliseconds from its first to its last row.
-    PartialSpan = 22,
-    /// By symbol and once more: where its text begins.
-    SymbolStarts = 23,
-    /// Texts of symbols, in order.
-    SymbolText = 24,
-    /// Symbols of all label names, ascending.
-    IndexNames = 25,
-    /// By label name and once more: its first value.
-    IndexNameValues = 26,
-    /// By label name and once more: where the postings of all its series begin.
-    IndexNamePostings = 27,
-    /// Symbols of the values of each name, ascending.
-    IndexValues = 28,
-    /// By value and once more: where its postings begin.
-    IndexValuePostings = 29,
-    /// Postings.
-    Postings = 30,
+    PartialSpan = 25,
     /// Chunks of native histograms, ascending.
-    HistogramChunks = 31,
+    HistogramChunks = 26,
+    /// By symbol and once more: where its text begins.
+    SymbolStarts = 27,
+    /// Texts of symbols, in order.
+    SymbolText = 28,
+    /// Symbols of all label names, ascending.
+    IndexNames = 29,
+    /// By label name and once more: its first value.
+    IndexNameValues = 30,
+    /// By label name and once more: where the postings of all its series begin.
+    IndexNamePostings = 31,
+    /// Symbols of the values of each name, ascending.
+    IndexValues = 32,
+    /// By value and once more: where its postings begin.
+    IndexValuePostings = 33,
+    /// Postings.
+    Postings = 34,
 }
 
-/// Sections of this version, the unused zero included.
-pub(super) const SECTION_COUNT: usize = 32;
+/// Sections of this version, by their number less one.
+pub(super) const SECTIONS: [Section; 34] = [
+    Section::Columns,
+    Section::Info,
+    Section::TimestampsOffset,
+    Section::TimestampsLength,
+    Section::TimestampsCount,
+    Section::TimestampsFirst,
+    Section::TimestampsSpan,
+    Section::Fingerprints,
+    Section::SeriesChunks,
+    Section::RunFirst,
+    Section::RunLabels,
+    Section::RunValues,
+    Section::RunLabelName,
+    Section::RunLabelFirst,
+    Section::RunLabelWidth,
+    Section::ValueBits,
+    Section::ChunkTimestamps,
+    Section::ChunkOffset,
+    Section::ChunkLength,
+    Section::PartialChunk,
+    Section::PartialFirstRow,
+    Section::PartialLastRow,
+    Section::PartialCount,
+    Section::PartialFirst,
+    Section::PartialSpan,
+    Section::HistogramChunks,
+    Section::SymbolStarts,
+    Section::SymbolText,
+    Section::IndexNames,
+    Section::IndexNameValues,
+    Section::IndexNamePostings,
+    Section::IndexValues,
+    Section::IndexValuePostings,
+    Section::Postings,
+];
 
-const _: () = assert!(Section::HistogramChunks as usize + 1 == SECTION_COUNT);
+/// Numbers of sections of this version, the unused zero included.
+pub(super) const SECTION_COUNT: usize = SECTIONS.len() + 1;
+
+const _: () = assert!(Section::Postings as usize + 1 == SECTION_COUNT);
 
 /// The 64-bit integers of [`Section::Info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,21 +241,47 @@ pub(super) fn width_bits(integers: &[u64]) -> u32 {
     64 - all.leading_zeros()
 }
 
-/// Packs integers of at most `width_bits`.
-pub(super) fn pack(integers: &[u64], width_bits: u32, out: &mut Vec<u8>) {
-    let (mut pending, mut pending_bits) = (0_u128, 0);
-    for integer in integers {
-        pending |= u128::from(*integer) << pending_bits;
-        pending_bits += width_bits;
-        while 8 <= pending_bits {
-            out.push(pending as u8);
-            pending >>= 8;
-            pending_bits -= 8;
+/// Collects bits, least significant first.
+#[derive(Default)]
+pub(super) struct BitPacker {
+    pub(super) bytes: Vec<u8>,
+    pending: u128,
+    pending_bits: u32,
+}
+
+impl BitPacker {
+    /// Appends an integer of at most `width_bits`.
+    pub(super) fn push(&mut self, integer: u64, width_bits: u32) {
+        self.pending |= u128::from(integer) << self.pending_bits;
+        self.pending_bits += width_bits;
+        while 8 <= self.pending_bits {
+            self.bytes.push(self.pending as u8);
+            self.pending >>= 8;
+            self.pending_bits -= 8;
         }
     }
-    if 0 < pending_bits {
-        out.push(pending as u8);
+
+    /// Bits so far.
+    pub(super) fn len_bits(&self) -> u64 {
+        self.bytes.len() as u64 * 8 + u64::from(self.pending_bits)
     }
+
+    /// Fills the last byte.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        if 0 < self.pending_bits {
+            self.bytes.push(self.pending as u8);
+        }
+        self.bytes
+    }
+}
+
+/// Packs integers of at most `width_bits`.
+pub(super) fn pack(integers: &[u64], width_bits: u32) -> Vec<u8> {
+    let mut packer = BitPacker::default();
+    for integer in integers {
+        packer.push(*integer, width_bits);
+    }
+    packer.finish()
 }
 
 const POSTINGS_RUNS: u8 = 0;

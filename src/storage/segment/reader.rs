@@ -12,7 +12,7 @@ use roaring::RoaringBitmap;
 
 use super::format::{
     ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, INFO_COUNT, InfoField,
-    PAGE_BYTES, SECTION_COUNT, Section, VERSION, add_postings, word,
+    PAGE_BYTES, SECTION_COUNT, SECTIONS, Section, VERSION, add_postings, word,
 };
 use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
@@ -26,6 +26,8 @@ use crate::storage::index::{LabelIndex, matchers};
 use crate::storage::select::QueryError;
 
 type Result<T, E = QueryError> = std::result::Result<T, E>;
+
+const NO_RUN: &str = "series in no run";
 
 /// An open segment.
 #[derive(Debug)]
@@ -191,22 +193,50 @@ impl Segment {
         &self.path
     }
 
+    /// The parts of the file and their bytes, headers and checksums last.
+    pub fn sizes(&self) -> Vec<(String, u64)> {
+        let sections = SECTIONS.iter().map(|section| {
+            let entry = self.sections[*section as usize];
+            (format!("{section:?}"), entry.bytes().unwrap_or(0))
+        });
+        let mut sizes: Vec<_> = sections.collect();
+        let known: u64 = sizes.iter().map(|own| own.1).sum();
+        sizes.push(("Tables".to_owned(), self.info.bytes.saturating_sub(known)));
+        sizes
+    }
+
     /// The labels of a series.
     pub fn labels(&self, ordinal: u32) -> Result<Labels> {
-        let (start, end) = self.span(Section::SeriesLabels, u64::from(ordinal))?;
+        let at = u64::from(ordinal);
+        let runs = self.count(Section::RunFirst) - 1;
+        let run = self.partition_point(Section::RunFirst, (0, runs), at + 1)?;
+        let run =
+            run.checked_sub(1).ok_or_else(|| self.corrupt_at(Section::RunFirst, 0, NO_RUN))?;
+        let (first, behind) = self.span(Section::RunFirst, run)?;
+        if behind <= at {
+            return Err(self.corrupt_at(Section::RunFirst, run, NO_RUN));
+        }
+        let (bits_start, bits_end) = self.span(Section::RunValues, run)?;
+        let mut bit = bits_start + (bits_end - bits_start) / (behind - first) * (at - first);
+        let (start, end) = self.span(Section::RunLabels, run)?;
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for label in start..end {
-            let name = self.symbol(self.get(Section::LabelNames, label)?)?;
-            let value = self.symbol(self.get(Section::LabelValues, label)?)?;
+            let name = self.get(Section::RunLabelName, label)?;
+            let name = self.symbol(self.get(Section::IndexNames, name)?)?;
+            let width_bits = self.get(Section::RunLabelWidth, label)?;
+            let above = self.bits(Section::ValueBits, bit, width_bits)?;
+            bit += width_bits;
+            let position = self.get(Section::RunLabelFirst, label)?.saturating_add(above);
+            let value = self.symbol(self.get(Section::IndexValues, position)?)?;
             let ascends = pairs.last().is_none_or(|last| last.0 < name);
             if !ascends || value.is_empty() {
-                return Err(self.corrupt_at(Section::LabelNames, label, "labels out of order"));
+                return Err(self.corrupt_at(Section::RunLabelName, label, "labels out of order"));
             }
             pairs.push((name, value));
         }
         let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         if u32::try_from(bytes).is_err() {
-            return Err(self.corrupt_at(Section::SeriesLabels, 0, "labels of absurd length"));
+            return Err(self.corrupt_at(Section::RunLabels, run, "labels of absurd length"));
         }
         Ok(Labels::from_sorted(pairs))
     }
@@ -217,21 +247,6 @@ impl Segment {
         let high = self.get(Section::Fingerprints, at)?;
         let low = self.get(Section::Fingerprints, at + 1)?;
         Ok(u128::from(high) << 64 | u128::from(low))
-    }
-
-    /// The series of a fingerprint.
-    pub fn find(&self, fingerprint: u128) -> Result<Option<u32>> {
-        let (mut low, mut high) = (0, u64::from(self.info.series_count));
-        while low < high {
-            let middle = u64::midpoint(low, high);
-            let ordinal = self.get(Section::FingerprintOrder, middle)? as u32;
-            match self.fingerprint(ordinal)?.cmp(&fingerprint) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(Some(ordinal)),
-            }
-        }
-        Ok(None)
     }
 
     /// Ordinals of the series that fulfil all matchers. They ascend by metric name, then labels.
@@ -274,7 +289,9 @@ impl Segment {
 
     /// Chunks of a series that overlap the range, in the order they were written.
     pub fn chunks(&self, ordinal: u32, range: TimeRange) -> Result<Vec<ChunkRef>> {
-        let (start, end) = self.span(Section::SeriesChunks, u64::from(ordinal))?;
+        let at = u64::from(ordinal);
+        let (start, end) = self.span(Section::SeriesChunks, at)?;
+        let (start, end) = (start.saturating_add(at), end.saturating_add(at + 1));
         let mut found = Vec::new();
         for index in start..end {
             let chunk = self.chunk(index)?;
@@ -355,15 +372,19 @@ impl Segment {
         let chunk_count = self.count(Section::ChunkOffset);
         let timestamps_count = self.count(Section::TimestampsOffset);
         let part_count = self.count(Section::PartialChunk);
+        let runs = self.count(Section::RunFirst).saturating_sub(1);
+        let run_labels = self.count(Section::RunLabelName);
         let names = self.count(Section::IndexNames);
         let values = self.count(Section::IndexValues);
         let expected = [
             (Section::Info, INFO_COUNT),
             (Section::Fingerprints, series_count * 2),
-            (Section::FingerprintOrder, series_count),
             (Section::SeriesChunks, series_count + 1),
-            (Section::SeriesLabels, series_count + 1),
-            (Section::LabelValues, self.count(Section::LabelNames)),
+            (Section::RunFirst, runs + 1),
+            (Section::RunLabels, runs + 1),
+            (Section::RunValues, runs + 1),
+            (Section::RunLabelFirst, run_labels),
+            (Section::RunLabelWidth, run_labels),
             (Section::TimestampsLength, timestamps_count),
             (Section::TimestampsCount, timestamps_count),
             (Section::TimestampsFirst, timestamps_count),
@@ -548,16 +569,29 @@ impl Segment {
         if entry.count <= index {
             return Err(self.corrupt(entry.offset, "reference beyond the end of a section"));
         }
-        if entry.width_bits == 0 {
+        self.word(entry, index * u64::from(entry.width_bits), entry.width_bits)
+    }
+
+    /// Some bits of a section of bits.
+    fn bits(&self, section: Section, bit: u64, width_bits: u64) -> Result<u64> {
+        let entry = self.sections[section as usize];
+        if entry.width_bits != 1 || 64 < width_bits || entry.count < bit.saturating_add(width_bits)
+        {
+            return Err(self.corrupt(entry.offset, "reference beyond the end of a section"));
+        }
+        self.word(entry, bit, width_bits as u32)
+    }
+
+    fn word(&self, entry: Entry, bit: u64, width_bits: u32) -> Result<u64> {
+        if width_bits == 0 {
             return Ok(0);
         }
-        let bit = index * u64::from(entry.width_bits);
         let shift = (bit % 8) as u32;
-        let len = (shift + entry.width_bits).div_ceil(8) as usize;
+        let len = (shift + width_bits).div_ceil(8) as usize;
         let bytes = self.checked_bytes(entry.offset + bit / 8, len as u64)?;
         let mut word = [0; 16];
         word[..len].copy_from_slice(bytes);
-        let mask = u64::MAX >> (64 - entry.width_bits);
+        let mask = u64::MAX >> (64 - width_bits);
         Ok((u128::from_le_bytes(word) >> shift) as u64 & mask)
     }
 

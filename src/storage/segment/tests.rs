@@ -10,11 +10,14 @@ use super::format::{ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, PAGE_BYTES, word};
 use super::*;
 use crate::base::disk::{Disk, SimDisk};
 use crate::base::rng::{Rng as _, SimRng};
+use crate::encoding::column::Density;
 use crate::model::labels::Labels;
 use crate::model::matcher::{MatchOp, Matcher};
 use crate::model::sample::TimeRange;
 use crate::storage::index::postings::HeadIndex;
 use crate::storage::select::QueryError;
+
+mod fixture;
 
 const PATH: &str = "/data/segment";
 
@@ -53,20 +56,23 @@ fn write(disk: &SimDisk, batches: &[Batch]) -> SegmentInfo {
 }
 
 fn try_write(disk: &SimDisk, batches: &[Batch]) -> std::io::Result<SegmentInfo> {
-    let mut writer = SegmentWriter::create(disk, Path::new(PATH))?;
+    let mut writer = SegmentWriter::create(disk, Path::new(PATH), Density::Fast)?;
     for batch in batches {
-        let id = writer.begin_timestamps(&batch.timestamps_ms)?;
-        let series =
-            SeriesIdentity { fingerprint: fingerprint(&batch.labels), labels: &batch.labels };
-        let mut mask = vec![0_u64; batch.present.len().div_ceil(64)];
-        for row in (0..batch.present.len()).filter(|row| batch.present[*row]) {
-            mask[row / 64] |= 1 << (row % 64);
-        }
-        let rows = if batch.present.contains(&false) { Rows::Mask(&mask) } else { Rows::All };
-        let kept: Vec<_> = batch.samples().iter().map(|(_, bits)| f64::from_bits(*bits)).collect();
-        writer.chunk(series, id, rows, &kept)?;
+        write_batch(&mut writer, batch)?;
     }
     writer.finish(SequenceRange { first: 3, last: 9 })
+}
+
+fn write_batch(writer: &mut SegmentWriter, batch: &Batch) -> std::io::Result<()> {
+    let id = writer.begin_timestamps(&batch.timestamps_ms)?;
+    let series = SeriesIdentity { fingerprint: fingerprint(&batch.labels), labels: &batch.labels };
+    let mut mask = vec![0_u64; batch.present.len().div_ceil(64)];
+    for row in (0..batch.present.len()).filter(|row| batch.present[*row]) {
+        mask[row / 64] |= 1 << (row % 64);
+    }
+    let rows = if batch.present.contains(&false) { Rows::Mask(&mask) } else { Rows::All };
+    let kept: Vec<_> = batch.samples().iter().map(|(_, bits)| f64::from_bits(*bits)).collect();
+    writer.chunk(series, id, rows, &kept)
 }
 
 fn read_chunk(segment: &Segment, chunk: &ChunkRef) -> Result<Vec<(i64, u64)>, QueryError> {
@@ -174,12 +180,11 @@ proptest! {
         prop_assert_eq!(info.min_ms, samples().map(|own| own.0).min().unwrap_or(i64::MAX));
         prop_assert_eq!(info.max_ms, samples().map(|own| own.0).max().unwrap_or(i64::MIN));
         prop_assert_eq!(segment.series_count() as usize, model.len());
-        prop_assert_eq!(segment.find(7).unwrap(), None);
         let middle = TimeRange { min_ms: 0, max_ms: 300 };
         for (ordinal, ((_, labels), expected)) in model.iter().enumerate() {
             let ordinal = ordinal as u32;
             prop_assert_eq!(&segment.labels(ordinal).unwrap(), labels);
-            prop_assert_eq!(segment.find(fingerprint(labels)).unwrap(), Some(ordinal));
+            prop_assert_eq!(segment.fingerprint(ordinal).unwrap(), fingerprint(labels));
             let chunks = segment.chunks(ordinal, TimeRange::ALL).unwrap();
             let found: Vec<_> =
                 chunks.iter().map(|chunk| read_chunk(&segment, chunk).unwrap()).collect();
@@ -277,7 +282,7 @@ fn fuzz(bytes: &[u8]) -> Result<(), QueryError> {
     };
     for ordinal in 0..segment.series_count().min(1000) {
         note(segment.labels(ordinal).map(drop));
-        note(segment.fingerprint(ordinal).and_then(|own| segment.find(own)).map(drop));
+        note(segment.fingerprint(ordinal).map(drop));
         match segment.chunks(ordinal, TimeRange::ALL) {
             Ok(chunks) => {
                 for chunk in chunks.iter().take(100) {
@@ -431,9 +436,9 @@ fn errors_name_file_and_offset() {
     /data/segment: corrupt data at byte 8: unknown version of segments
     /data/segment: corrupt data at byte 32768: checksum of the page does not fit
     /data/segment: corrupt data at byte 65536: checksum of the page does not fit
-    /data/segment: corrupt data at byte 87147: checksum of the tables does not fit
-    /data/segment: corrupt data at byte 87879: checksum of the footer does not fit
-    /data/segment: corrupt data at byte 87879: no footer: the file is torn or no segment
+    /data/segment: corrupt data at byte 84517: checksum of the tables does not fit
+    /data/segment: corrupt data at byte 85321: checksum of the footer does not fit
+    /data/segment: corrupt data at byte 85321: no footer: the file is torn or no segment
     ");
 }
 
@@ -474,6 +479,28 @@ fn files_are_small() {
     }
     let disk = disk();
     let info = write(&disk, &batches);
-    let per_sample = info.bytes as f64 / info.sample_count as f64;
-    insta::assert_snapshot!(format!("{per_sample:.3} B/sample"), @"0.571 B/sample");
+    let segment = Segment::open(&disk, Path::new(PATH)).unwrap();
+    let per_sample = |bytes: u64| bytes as f64 / info.sample_count as f64;
+    let sizes = segment.sizes().into_iter().filter(|own| 0.0005 <= per_sample(own.1));
+    let mut lines: Vec<_> = sizes
+        .map(|(section, bytes)| format!("{section}: {:.3} B/sample", per_sample(bytes)))
+        .collect();
+    lines.push(format!("all: {:.3} B/sample", per_sample(info.bytes)));
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    Columns: 0.297 B/sample
+    Fingerprints: 0.133 B/sample
+    RunFirst: 0.001 B/sample
+    RunValues: 0.001 B/sample
+    RunLabelFirst: 0.001 B/sample
+    ValueBits: 0.005 B/sample
+    ChunkTimestamps: 0.005 B/sample
+    ChunkOffset: 0.017 B/sample
+    ChunkLength: 0.008 B/sample
+    SymbolStarts: 0.001 B/sample
+    SymbolText: 0.010 B/sample
+    IndexValuePostings: 0.001 B/sample
+    Postings: 0.019 B/sample
+    Tables: 0.006 B/sample
+    all: 0.507 B/sample
+    ");
 }

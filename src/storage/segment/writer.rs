@@ -10,22 +10,21 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::format::{
-    Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, OrdinalRun, PAGE_BYTES, Section,
-    VERSION, pack, put_postings, width_bits,
-};
+use super::format::{Entry, HEADER_BYTES, HEADER_MAGIC, Section, VERSION};
 use super::{SegmentInfo, SequenceRange, TimestampsId};
-use crate::base::disk::{Disk, DiskFile};
+use crate::base::disk::Disk;
 use crate::encoding::column::histogram::{encode_histograms, rows_that_fit};
-use crate::encoding::column::{CHUNK_ROWS_MAX, encode_timestamps, encode_values};
+use crate::encoding::column::{CHUNK_ROWS_MAX, Density, encode_timestamps, encode_values_as};
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::storage::select::{Column, Run};
 
+mod sections;
+
+use sections::{Pages, Sections};
+
 type HashMap<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Bytes that are collected before they are written.
-const BUFFER_BYTES: usize = 16 * PAGE_BYTES;
 /// Chunks up to this length are written once, however many series have the same bytes.
 const SHARED_BYTES_MAX: usize = 16;
 /// Different short chunks that are remembered.
@@ -52,6 +51,7 @@ pub enum Rows<'a> {
 /// A segment that is being written. Dropping it leaves an unfinished file.
 pub struct SegmentWriter {
     pages: Pages,
+    density: Density,
     timestamps: Vec<TimestampsMeta>,
     timestamps_ids: HashMap<Arc<[i64]>, u32>,
     series: Vec<(u128, Labels)>,
@@ -91,15 +91,16 @@ struct Part {
 
 impl SegmentWriter {
     /// Creates the file; its name is durable when this returns.
-    pub fn create(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+    pub fn create(disk: &dyn Disk, path: &Path, density: Density) -> io::Result<Self> {
         let file = disk.create(path)?;
         disk.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
-        let mut pages = Pages { file, buffer: Vec::new(), flushed: 0, crcs: Vec::new() };
+        let mut pages = Pages::new(file);
         pages.push(&HEADER_MAGIC)?;
         pages.push(&VERSION.to_le_bytes())?;
         pages.push(&[0; 4])?;
         Ok(Self {
             pages,
+            density,
             timestamps: Vec::new(),
             timestamps_ids: HashMap::default(),
             series: Vec::new(),
@@ -149,7 +150,7 @@ impl SegmentWriter {
             return Ok(());
         };
         assert_eq!(values.len(), count, "a value for each row");
-        encode_values(values, &mut self.scratch);
+        encode_values_as(values, self.density, &mut self.scratch);
         self.end_chunk(series, timestamps, part, false)
     }
 
@@ -166,7 +167,7 @@ impl SegmentWriter {
             return Ok(());
         };
         assert_eq!(values.len(), count, "a value for each row");
-        encode_histograms(values, &mut self.scratch);
+        encode_histograms(values, self.density, &mut self.scratch);
         self.end_chunk(series, timestamps, part, true)
     }
 
@@ -264,7 +265,7 @@ impl SegmentWriter {
             count: columns,
             offset: HEADER_BYTES as u64,
         };
-        let mut sections = Sections { pages: self.pages, entries: vec![columns_entry] };
+        let mut sections = Sections::new(self.pages, columns_entry);
         let base_ms = self.timestamps.iter().map(|own| own.timestamps_ms[0]).min().unwrap_or(0);
         let info = [
             self.min_ms as u64,
@@ -342,263 +343,4 @@ fn part_of(mask: &[u64], column: &[i64], out: &mut Vec<u8>) -> Option<Box<Part>>
         first_ms: column[first_row],
         last_ms: column[last_row],
     }))
-}
-
-/// Bytes on their way to the file, with a checksum for each page.
-struct Pages {
-    file: Box<dyn DiskFile>,
-    /// Begins on a page.
-    buffer: Vec<u8>,
-    /// Bytes before the buffer.
-    flushed: u64,
-    crcs: Vec<u32>,
-}
-
-impl Pages {
-    fn position(&self) -> u64 {
-        self.flushed + self.buffer.len() as u64
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if BUFFER_BYTES <= self.buffer.len() {
-            let whole = self.buffer.len() / PAGE_BYTES * PAGE_BYTES;
-            self.flush(whole)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, len: usize) -> io::Result<()> {
-        let bytes = &self.buffer[..len];
-        self.file.write_at(bytes, self.flushed)?;
-        self.crcs.extend(bytes.chunks(PAGE_BYTES).map(crc32c::crc32c));
-        self.flushed += len as u64;
-        self.buffer.drain(..len);
-        Ok(())
-    }
-}
-
-/// The part behind the columns.
-struct Sections {
-    pages: Pages,
-    entries: Vec<Entry>,
-}
-
-impl Sections {
-    fn integers(&mut self, section: Section, integers: &[u64]) -> io::Result<()> {
-        self.integers_of_width(section, integers, width_bits(integers))
-    }
-
-    fn integers_of_width(
-        &mut self,
-        section: Section,
-        integers: &[u64],
-        width_bits: u32,
-    ) -> io::Result<()> {
-        let offset = self.pages.position();
-        let count = integers.len() as u64;
-        self.entries.push(Entry { id: section as u32, width_bits, count, offset });
-        let mut bytes = Vec::new();
-        // Groups of eight end on a whole byte.
-        for part in integers.chunks(8 << 10) {
-            bytes.clear();
-            pack(part, width_bits, &mut bytes);
-            self.pages.push(&bytes)?;
-        }
-        Ok(())
-    }
-
-    fn column<T>(
-        &mut self,
-        section: Section,
-        rows: &[T],
-        integer: impl Fn(&T) -> u64,
-    ) -> io::Result<()> {
-        self.integers(section, &rows.iter().map(integer).collect::<Vec<_>>())
-    }
-
-    fn text(&mut self, section: Section, bytes: &[u8]) -> io::Result<()> {
-        let (offset, count) = (self.pages.position(), bytes.len() as u64);
-        self.entries.push(Entry { id: section as u32, width_bits: 8, count, offset });
-        self.pages.push(bytes)
-    }
-
-    fn timestamps(&mut self, rows: &[TimestampsMeta], base_ms: i64) -> io::Result<()> {
-        let first = |own: &TimestampsMeta| own.timestamps_ms[0];
-        let span = |own: &TimestampsMeta| {
-            own.timestamps_ms[own.timestamps_ms.len() - 1].abs_diff(own.timestamps_ms[0])
-        };
-        self.column(Section::TimestampsOffset, rows, |own| own.offset)?;
-        self.column(Section::TimestampsLength, rows, |own| u64::from(own.length))?;
-        self.column(Section::TimestampsCount, rows, |own| own.timestamps_ms.len() as u64)?;
-        self.column(Section::TimestampsFirst, rows, |own| first(own).abs_diff(base_ms))?;
-        self.column(Section::TimestampsSpan, rows, span)
-    }
-
-    /// Chunks in order of their series.
-    fn chunks(&mut self, rows: &[ChunkMeta], series_count: usize, base_ms: i64) -> io::Result<()> {
-        let mut starts = vec![0; series_count + 1];
-        for chunk in rows {
-            starts[chunk.series as usize + 1] += 1;
-        }
-        let mut sum = 0;
-        for start in &mut starts {
-            sum += *start;
-            *start = sum;
-        }
-        self.integers(Section::SeriesChunks, &starts)?;
-        self.column(Section::ChunkTimestamps, rows, |own| u64::from(own.timestamps))?;
-        self.column(Section::ChunkOffset, rows, |own| own.offset)?;
-        self.column(Section::ChunkLength, rows, |own| u64::from(own.length))?;
-        let histograms = (0..).zip(rows).filter(|(_, own)| own.is_histograms);
-        let histograms: Vec<u64> = histograms.map(|(at, _)| at).collect();
-        if !histograms.is_empty() {
-            self.integers(Section::HistogramChunks, &histograms)?;
-        }
-        let parts = rows.iter().enumerate();
-        let parts: Vec<(u64, &Part)> =
-            parts.filter_map(|(at, own)| Some((at as u64, own.part.as_deref()?))).collect();
-        self.column(Section::PartialChunk, &parts, |own| own.0)?;
-        self.column(Section::PartialFirstRow, &parts, |own| u64::from(own.1.first_row))?;
-        self.column(Section::PartialLastRow, &parts, |own| u64::from(own.1.last_row))?;
-        self.column(Section::PartialCount, &parts, |own| u64::from(own.1.count))?;
-        self.column(Section::PartialFirst, &parts, |own| own.1.first_ms.abs_diff(base_ms))?;
-        self.column(Section::PartialSpan, &parts, |own| own.1.last_ms.abs_diff(own.1.first_ms))
-    }
-
-    /// Series in order of their ordinals.
-    fn series(&mut self, series: &[(u128, Labels)]) -> io::Result<()> {
-        let halves = series.iter().flat_map(|(own, _)| [(own >> 64) as u64, *own as u64]);
-        self.integers_of_width(Section::Fingerprints, &halves.collect::<Vec<_>>(), 64)?;
-        let mut order: Vec<usize> = (0..series.len()).collect();
-        order.sort_unstable_by_key(|ordinal| series[*ordinal].0);
-        self.column(Section::FingerprintOrder, &order, |own| *own as u64)?;
-        drop(order);
-
-        let symbols = Symbols::of(series);
-        self.symbols(&symbols.texts)?;
-        let mut starts = vec![0];
-        let (mut names, mut values) = (Vec::new(), Vec::new());
-        let (mut by_name, mut by_pair) = (HashMap::default(), HashMap::default());
-        for (ordinal, (_, labels)) in series.iter().enumerate() {
-            for (name, value) in labels.iter() {
-                let (name, value) = (symbols.id(name), symbols.id(value));
-                names.push(u64::from(name));
-                values.push(u64::from(value));
-                push_ordinal(by_name.entry(name).or_default(), ordinal as u32);
-                push_ordinal(by_pair.entry((name, value)).or_default(), ordinal as u32);
-            }
-            starts.push(names.len() as u64);
-        }
-        self.integers(Section::SeriesLabels, &starts)?;
-        self.integers(Section::LabelNames, &names)?;
-        self.integers(Section::LabelValues, &values)?;
-        drop((starts, names, values));
-        self.index(by_name, by_pair)
-    }
-
-    fn symbols(&mut self, texts: &[&str]) -> io::Result<()> {
-        let mut starts = vec![0];
-        let mut blob = Vec::new();
-        for text in texts {
-            blob.extend_from_slice(text.as_bytes());
-            starts.push(blob.len() as u64);
-        }
-        self.integers(Section::SymbolStarts, &starts)?;
-        self.text(Section::SymbolText, &blob)
-    }
-
-    fn index(
-        &mut self,
-        by_name: HashMap<u32, Runs>,
-        by_pair: HashMap<(u32, u32), Runs>,
-    ) -> io::Result<()> {
-        let mut by_name: Vec<_> = by_name.into_iter().collect();
-        by_name.sort_unstable_by_key(|(name, _)| *name);
-        let mut by_pair: Vec<_> = by_pair.into_iter().collect();
-        by_pair.sort_unstable_by_key(|(pair, _)| *pair);
-        let mut postings = Vec::new();
-        let (mut name_values, mut name_postings) = (Vec::new(), Vec::new());
-        for (name, runs) in &by_name {
-            name_values.push(by_pair.partition_point(|(pair, _)| pair.0 < *name) as u64);
-            name_postings.push(postings.len() as u64);
-            put_postings(runs, &mut postings);
-        }
-        name_values.push(by_pair.len() as u64);
-        name_postings.push(postings.len() as u64);
-        let mut value_postings = Vec::new();
-        for (_, runs) in &by_pair {
-            value_postings.push(postings.len() as u64);
-            put_postings(runs, &mut postings);
-        }
-        value_postings.push(postings.len() as u64);
-        self.column(Section::IndexNames, &by_name, |(name, _)| u64::from(*name))?;
-        self.integers(Section::IndexNameValues, &name_values)?;
-        self.integers(Section::IndexNamePostings, &name_postings)?;
-        self.column(Section::IndexValues, &by_pair, |(pair, _)| u64::from(pair.1))?;
-        self.integers(Section::IndexValuePostings, &value_postings)?;
-        self.text(Section::Postings, &postings)
-    }
-
-    /// Tables, footer, sync; the length of the file.
-    fn finish(mut self) -> io::Result<u64> {
-        self.pages.flush(self.pages.buffer.len())?;
-        let tables_offset = self.pages.flushed;
-        let mut bytes = Vec::new();
-        for crc in &self.pages.crcs {
-            bytes.extend_from_slice(&crc.to_le_bytes());
-        }
-        for entry in &self.entries {
-            entry.write(&mut bytes);
-        }
-        let footer = Footer {
-            tables_offset,
-            page_count: self.pages.crcs.len() as u32,
-            section_count: self.entries.len() as u32,
-            tables_crc: crc32c::crc32c(&bytes),
-        };
-        let tables_len = bytes.len();
-        footer.write(&mut bytes);
-        assert_eq!(bytes.len(), tables_len + FOOTER_BYTES);
-        self.pages.file.write_at(&bytes, tables_offset)?;
-        self.pages.file.sync()?;
-        Ok(tables_offset + bytes.len() as u64)
-    }
-}
-
-/// Ordinals of one name or pair; mostly one run.
-type Runs = SmallVec<[OrdinalRun; 1]>;
-
-/// Ordinals come in ascending order.
-fn push_ordinal(runs: &mut Runs, ordinal: u32) {
-    match runs.last_mut() {
-        Some((first, more)) if *first + *more + 1 == ordinal => *more += 1,
-        _ => runs.push((ordinal, 0)),
-    }
-}
-
-/// All names and values in order.
-struct Symbols<'a> {
-    texts: Vec<&'a str>,
-    ids: HashMap<&'a str, u32>,
-}
-
-impl<'a> Symbols<'a> {
-    fn of(series: &'a [(u128, Labels)]) -> Self {
-        let mut ids = HashMap::default();
-        for (name, value) in series.iter().flat_map(|(_, labels)| labels.iter()) {
-            ids.insert(name, 0);
-            ids.insert(value, 0);
-        }
-        let mut texts: Vec<_> = ids.keys().copied().collect();
-        texts.sort_unstable();
-        for (id, text) in texts.iter().enumerate() {
-            ids.insert(text, id as u32);
-        }
-        Self { texts, ids }
-    }
-
-    fn id(&self, text: &str) -> u32 {
-        self.ids[text]
-    }
 }
