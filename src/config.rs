@@ -281,7 +281,6 @@ impl Config {
             }
         };
         ignored("tracing", self.file.tracing.is_some());
-        ignored("storage.exemplars", self.file.storage.exemplars.is_some());
         ignored("query_log_file", self.file.global.query_log_file.is_some());
         warnings
     }

@@ -4,6 +4,7 @@
 pub mod alert;
 pub mod digest;
 pub mod duration;
+pub mod exemplar;
 pub mod float;
 pub mod histogram;
 pub mod kahan;

@@ -23,6 +23,6 @@ mod tests;
 mod timing;
 
 pub use manager::{ApplyError, Manager, ManagerOptions};
-pub use options::{JobOptions, ScrapeProtocol};
+pub use options::{HistogramOptions, JobOptions, ScrapeProtocol};
 pub use status::{DroppedTarget, Health, PoolStatus, TargetMetadata, TargetStatus};
 pub use target::{TargetError, populate_discovered_labels, populate_labels};

@@ -5,6 +5,7 @@
 pub mod append;
 mod compact;
 mod delete;
+mod exemplars;
 mod fingerprint;
 mod head;
 pub mod index;
@@ -30,6 +31,7 @@ mod version;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -38,6 +40,8 @@ use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::metrics::Registry;
 use crate::base::rng::Rng;
+use crate::model::exemplar::Exemplar;
+use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
@@ -164,6 +168,22 @@ impl Storage {
     pub fn set_retention(&self, retention: Retention) {
         self.store.retention.store(Arc::new(retention));
         self.store.wake_background();
+    }
+
+    /// Changes how many exemplars are kept; 0: none.
+    pub fn set_exemplars_max(&self, count: i64) {
+        self.store.exemplars_max.store(count, Ordering::Relaxed);
+        self.store.exemplars.write().trim(self.store.exemplars_max());
+    }
+
+    /// The exemplars in the range of series that fulfil any of the matcher sets: series in label
+    /// order, exemplars by time.
+    pub fn exemplars(
+        &self,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.store.exemplars.read().select(sets, range)
     }
 
     /// Syncs what was written, ends the threads and releases the lock of the data directory.

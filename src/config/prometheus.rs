@@ -28,6 +28,8 @@ const SCRAPE_TIMEOUT: Span = Span::from_secs(10);
 const ALERTMANAGER_TIMEOUT: Span = Span::from_secs(10);
 /// How late samples may come. Prometheus' default is zero; ours is documented as a difference.
 const OUT_OF_ORDER_WINDOW: Span = Span::from_secs(2 * 3600);
+/// Exemplars that are kept.
+const EXEMPLARS_MAX: i64 = 100_000;
 /// How long samples are kept when neither time nor size is limited.
 const RETENTION: Span = Span::from_secs(15 * 24 * 3600);
 
@@ -469,6 +471,8 @@ impl Alertmanager {
 pub struct StorageOptions {
     /// How late samples may come.
     pub out_of_order_window: Duration,
+    /// How many exemplars are kept.
+    pub exemplars_max: i64,
     /// `None`: nothing is said about time, but the size is limited.
     pub retention_time: Option<Duration>,
     /// Bytes; `None`: any size.
@@ -501,6 +505,11 @@ impl Storage {
         let window = self.tsdb.out_of_order_time_window.unwrap_or(OUT_OF_ORDER_WINDOW);
         StorageOptions {
             out_of_order_window: window.0,
+            exemplars_max: self
+                .exemplars
+                .as_ref()
+                .and_then(|own| own.max_exemplars)
+                .unwrap_or(EXEMPLARS_MAX),
             retention_time: time.or(default).map(|span| span.0),
             retention_bytes: size.map(|size| size.0),
             retention_percentage: percentage,

@@ -14,7 +14,7 @@ use crate::discovery;
 use crate::model::labels::{Labels, is_legacy_label_name, quote};
 use crate::model::relabel::NameValidation;
 use crate::model::target::TargetGroup;
-use crate::scrape::{JobOptions, ScrapeProtocol};
+use crate::scrape::{HistogramOptions, JobOptions, ScrapeProtocol};
 
 /// `file_sd_configs` are read again after this long.
 const FILE_REFRESH: Span = Span::from_secs(300);
@@ -356,6 +356,18 @@ impl ScrapeConfig {
             )
         };
         let log_file = self.scrape_failure_log_file.as_deref();
+        let native = self.scrape_native_histograms.unwrap_or(false);
+        // Only protobuf has native histograms.
+        let proto = native.then_some(ScrapeProtocol::PrometheusProto);
+        let default = || proto.into_iter().chain(PROTOCOLS).collect();
+        let factor = self.native_histogram_min_bucket_factor.0;
+        let histograms = HistogramOptions {
+            native,
+            always_classic: self.always_scrape_classic_histograms.unwrap_or(false),
+            convert: self.convert_classic_histograms_to_nhcb.unwrap_or(false),
+            bucket_limit: self.native_histogram_bucket_limit,
+            schema_max: HistogramOptions::schema_of_factor(factor),
+        };
         Ok(JobOptions {
             job_name: self.name().to_owned(),
             interval: self.scrape_interval.map_or(Duration::ZERO, |span| span.0),
@@ -367,8 +379,9 @@ impl ScrapeConfig {
             honor_timestamps: self.honor_timestamps,
             track_timestamps_staleness: self.track_timestamps_staleness,
             enable_compression: self.enable_compression,
-            scrape_protocols: protocols.map_or_else(|| Ok(PROTOCOLS.to_vec()), self::protocols)?,
+            scrape_protocols: protocols.map_or_else(|| Ok(default()), self::protocols)?,
             fallback_scrape_protocol: fallback.map_err(invalid)?,
+            histograms,
             body_size_limit: self.body_size_limit.0,
             sample_limit: self.sample_limit,
             label_limit: self.label_limit,

@@ -10,6 +10,7 @@ mod bounds;
 mod reset;
 mod sum;
 mod trim;
+mod validate;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::model::sample::is_stale_nan;
 
 pub use bounds::Bucket;
 pub use sum::{HistogramMean, HistogramSum, Incompatible, Merged};
+pub use validate::{HistogramError, RESERVED_SCHEMA_MAX, SCHEMA_MAX, SCHEMA_MIN};
 
 /// The schema of histograms whose bounds are listed (`nhcb`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;

@@ -1,16 +1,24 @@
 //! One body into one batch: parse, look up, stage; and the stale markers of what has vanished.
 
+pub(super) mod classic;
+mod protobuf;
+
 use std::io::Read as _;
 use std::sync::Arc;
 
+use classic::{Classic, Open, PartOf};
+
 use super::cache::{Cache, Kind, LineId, Statement};
-use super::options::{JobOptions, ScrapeProtocol};
+use super::options::{HistogramOptions, JobOptions, ScrapeProtocol};
 use super::sample_labels::{self, LabelError};
 use crate::encoding::wire::entry::{Entry, ParseError, Sample};
 use crate::encoding::wire::openmetrics::OpenMetricsParser;
 use crate::encoding::wire::series::{self, Pair, SeriesError};
 use crate::encoding::wire::text::TextParser;
-use crate::model::labels::{Labels, quote};
+use crate::model::exemplar::Exemplar;
+use crate::model::float;
+use crate::model::histogram::Histogram;
+use crate::model::labels::{Labels, METRIC_NAME, quote};
 use crate::model::metadata::MetricType;
 use crate::model::sample::stale_nan;
 use crate::storage::append::{Append, SeriesKey};
@@ -27,6 +35,10 @@ pub(super) enum ScrapeError {
     BodySize,
     #[error("sample limit exceeded")]
     SampleLimit,
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
+    #[error("{0}")]
+    Histogram(String),
     #[error("{0}")]
     ContentType(String),
     #[error("gzip: invalid data")]
@@ -72,10 +84,37 @@ pub(super) fn body_bytes_max(limit: u64) -> usize {
     }
 }
 
-/// A parser of either format.
+/// A body by its format.
 pub(super) enum Parser<'a> {
     Text(TextParser<'a>),
     OpenMetrics(OpenMetricsParser<'a>),
+    Protobuf(&'a [u8]),
+}
+
+/// A parser of lines.
+trait LineParser<'a>: Iterator<Item = Result<Entry<'a>, ParseError>> {
+    fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>>;
+    fn known_line(&mut self, line: &[u8]) -> bool;
+}
+
+impl<'a> LineParser<'a> for TextParser<'a> {
+    fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>> {
+        TextParser::known_sample(self, series)
+    }
+
+    fn known_line(&mut self, line: &[u8]) -> bool {
+        TextParser::known_line(self, line)
+    }
+}
+
+impl<'a> LineParser<'a> for OpenMetricsParser<'a> {
+    fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>> {
+        OpenMetricsParser::known_sample(self, series)
+    }
+
+    fn known_line(&mut self, line: &[u8]) -> bool {
+        OpenMetricsParser::known_line(self, line)
+    }
 }
 
 impl<'a> Parser<'a> {
@@ -114,30 +153,7 @@ impl<'a> Parser<'a> {
             ScrapeProtocol::PrometheusText0_0_4 | ScrapeProtocol::PrometheusText1_0_0 => {
                 Ok(Self::Text(TextParser::new(body)))
             }
-            ScrapeProtocol::PrometheusProto => Err(ScrapeError::ContentType(
-                "the protobuf exposition format is not supported".to_owned(),
-            )),
-        }
-    }
-
-    fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>> {
-        match self {
-            Self::Text(parser) => parser.known_sample(series),
-            Self::OpenMetrics(parser) => parser.known_sample(series),
-        }
-    }
-
-    fn known_line(&mut self, line: &[u8]) -> bool {
-        match self {
-            Self::Text(parser) => parser.known_line(line),
-            Self::OpenMetrics(parser) => parser.known_line(line),
-        }
-    }
-
-    fn next(&mut self) -> Option<Result<Entry<'a>, ParseError>> {
-        match self {
-            Self::Text(parser) => parser.next(),
-            Self::OpenMetrics(parser) => parser.next(),
+            ScrapeProtocol::PrometheusProto => Ok(Self::Protobuf(body)),
         }
     }
 }
@@ -164,6 +180,7 @@ fn media_type(content_type: &str) -> Option<String> {
 pub(super) struct BodyAppender<'a> {
     pub job: &'a JobOptions,
     pub target_labels: &'a Labels,
+    pub histograms: HistogramOptions,
     pub timestamp_ms: i64,
     pub cache: &'a mut Cache,
     pub append: &'a mut dyn Append,
@@ -176,25 +193,45 @@ struct Progress<'a> {
     /// The last `# TYPE` line.
     family: Option<LineId>,
     appended: u64,
+    /// Whether a native histogram could not be brought below the limit of buckets.
+    has_too_many_buckets: bool,
     pairs: Vec<Pair<'a>>,
+    /// The classic histogram that is being converted.
+    open: Option<Open>,
+}
+
+/// A value of either kind.
+#[derive(Clone, Copy, Debug)]
+enum Scraped<'a> {
+    Float(f64),
+    Histogram(&'a Histogram),
 }
 
 impl BodyAppender<'_> {
     /// Stages all samples of the body and the stale markers of series that were there before.
     /// After an error the batch is to be thrown away; the counts stand.
-    pub fn append(mut self, mut parser: Parser<'_>) -> (Counts, Result<(), ScrapeError>) {
+    pub fn append(mut self, parser: Parser<'_>) -> (Counts, Result<(), ScrapeError>) {
         let mut progress = Progress {
             counts: Counts::default(),
             last: None,
             family: None,
             appended: 0,
+            has_too_many_buckets: false,
             pairs: Vec::new(),
+            open: None,
         };
         self.cache.begin();
-        let mut result = self.read(&mut parser, &mut progress);
+        let mut result = match parser {
+            Parser::Text(mut parser) => self.read(&mut parser, &mut progress),
+            Parser::OpenMetrics(mut parser) => self.read(&mut parser, &mut progress),
+            Parser::Protobuf(body) => self.read_families(body, &mut progress),
+        };
         let limit = self.job.sample_limit;
         if result.is_ok() && limit > 0 && progress.appended > limit {
             result = Err(ScrapeError::SampleLimit);
+        }
+        if result.is_ok() && progress.has_too_many_buckets {
+            result = Err(ScrapeError::BucketLimit);
         }
         if result.is_ok() {
             for (metric, metadata) in self.cache.take_untold() {
@@ -208,7 +245,7 @@ impl BodyAppender<'_> {
 
     fn read<'a>(
         &mut self,
-        parser: &mut Parser<'a>,
+        parser: &mut impl LineParser<'a>,
         progress: &mut Progress<'a>,
     ) -> Result<(), ScrapeError> {
         loop {
@@ -226,7 +263,7 @@ impl BodyAppender<'_> {
                 }
             }
             let id = match parser.next() {
-                None => return Ok(()),
+                None => break,
                 Some(Err(err)) => return Err(err.into()),
                 Some(Ok(Entry::Comment)) => continue,
                 Some(Ok(Entry::Sample(sample))) => {
@@ -249,6 +286,8 @@ impl BodyAppender<'_> {
             self.cache.link(progress.last, id);
             progress.last = Some(id);
         }
+        self.close(progress);
+        Ok(())
     }
 
     fn find_or_insert<'a>(
@@ -261,13 +300,65 @@ impl BodyAppender<'_> {
         }
         let family: Option<(&str, MetricType)> =
             progress.family.and_then(|id| self.cache.family(id));
-        let (job, target_labels) = (self.job, self.target_labels);
-        let stored = series::parse(text, family, &mut progress.pairs)
+        series::parse(text, family, &mut progress.pairs)
             .map_err(ScrapeError::from)
-            .and_then(|()| Ok(sample_labels::stored(job, target_labels, &progress.pairs)?))
+            .and_then(|()| self.insert(text, progress))
             // Counted here, because its line ends the scrape.
-            .inspect_err(|_| progress.counts.scraped += 1)?;
-        Ok((self.cache.insert(text, stored.map_or(Kind::Dropped, Kind::Series)), true))
+            .inspect_err(|_| progress.counts.scraped += 1)
+            .map(|id| (id, true))
+    }
+
+    /// Remembers the series of `progress.pairs`.
+    fn insert(&mut self, text: &[u8], progress: &Progress<'_>) -> Result<LineId, ScrapeError> {
+        let (job, target_labels, pairs) = (self.job, self.target_labels, &progress.pairs);
+        let stored = sample_labels::stored(job, target_labels, pairs)?;
+        let part = self.part_of(progress);
+        let Some((part, of_pairs)) = part else {
+            return Ok(self.cache.insert(text, stored.map_or(Kind::Dropped, Kind::Series)));
+        };
+        // The key of the histogram as a whole begins like no line.
+        let mut key = vec![0xfe];
+        for (name, value) in &of_pairs {
+            key.extend_from_slice(name.as_bytes());
+            key.push(0xff);
+            key.extend_from_slice(value.as_bytes());
+            key.push(0xff);
+        }
+        let of = match self.cache.find(&key) {
+            Some(of) => of,
+            None => {
+                let labels = sample_labels::stored(job, target_labels, &of_pairs)?;
+                self.cache.insert(&key, labels.map_or(Kind::Dropped, Kind::Series))
+            }
+        };
+        let kept = stored.filter(|_| self.histograms.always_classic);
+        Ok(self.cache.insert(text, Kind::Part(of, part, kept)))
+    }
+
+    /// What the series of `progress.pairs` tells of a classic histogram that is to be converted,
+    /// and the pairs of that.
+    fn part_of<'a>(&self, progress: &Progress<'a>) -> Option<(PartOf, Vec<Pair<'a>>)> {
+        let (family, metric_type) = progress.family.and_then(|id| self.cache.family(id))?;
+        if !self.histograms.convert || metric_type != MetricType::Histogram {
+            return None;
+        }
+        let get = |wanted: &str| progress.pairs.iter().find(|(name, _)| name == wanted);
+        let part = match get(METRIC_NAME)?.1.strip_prefix(family)? {
+            "_bucket" => PartOf::Bucket(float::parse(&get("le")?.1)?),
+            "_count" => PartOf::Count,
+            "_sum" => PartOf::Sum,
+            _ => return None,
+        };
+        let mut pairs: Vec<Pair<'a>> = progress.pairs.clone();
+        if matches!(part, PartOf::Bucket(_)) {
+            pairs.retain(|(name, _)| name != "le");
+        }
+        for (name, value) in &mut pairs {
+            if name == METRIC_NAME {
+                *value = family.to_owned().into();
+            }
+        }
+        Some((part, pairs))
     }
 
     fn sample(
@@ -277,25 +368,119 @@ impl BodyAppender<'_> {
         is_new: bool,
         progress: &mut Progress<'_>,
     ) {
-        progress.counts.scraped += 1;
         let is_first = self.cache.see(id);
-        let Some(labels) = self.cache.labels(id) else { return };
+        match self.cache.part(id) {
+            Some((of, part)) => {
+                self.part(of, part, sample, is_new, progress);
+                if !self.histograms.always_classic {
+                    return;
+                }
+            }
+            None if progress.open.is_some() => self.close(progress),
+            None => {}
+        }
+        let value = Scraped::Float(sample.value);
+        let at = self.stage(id, value, sample.timestamp_ms, is_new, is_first, progress);
+        if let (Some(at), Some(own)) = (at, &sample.exemplar)
+            && let Some(labels) = series::parse_exemplar_labels(own.labels)
+        {
+            let timestamp_ms = own.timestamp_ms.unwrap_or(at);
+            self.exemplars(id, vec![Exemplar { labels, value: own.value, timestamp_ms }]);
+        }
+    }
+
+    /// Takes a series of a classic histogram in.
+    fn part(
+        &mut self,
+        of: LineId,
+        part: PartOf,
+        sample: &Sample<'_>,
+        is_new: bool,
+        progress: &mut Progress<'_>,
+    ) {
+        if progress.open.as_ref().is_none_or(|open| open.line != of) {
+            self.close(progress);
+            progress.open = Some(Open {
+                line: of,
+                is_new,
+                is_first: self.cache.see(of),
+                classic: Classic::default(),
+                timestamp_ms: sample.timestamp_ms,
+                exemplars: Vec::new(),
+            });
+        }
+        let Some(open) = &mut progress.open else { return };
+        open.classic.add(part, sample.value);
+        if let Some(own) = &sample.exemplar
+            && let Some(timestamp_ms) = own.timestamp_ms
+            && let Some(labels) = series::parse_exemplar_labels(own.labels)
+        {
+            open.exemplars.push(Exemplar { labels, value: own.value, timestamp_ms });
+        }
+    }
+
+    /// Stages the converted histogram, if one was begun.
+    fn close(&mut self, progress: &mut Progress<'_>) {
+        let Some(open) = progress.open.take() else { return };
+        let Open { line, is_new, is_first, classic, timestamp_ms, exemplars } = open;
+        let Some(own) = classic.convert() else { return };
+        let value = Scraped::Histogram(&own);
+        if self.stage(line, value, timestamp_ms, is_new, is_first, progress).is_some() {
+            self.exemplars(line, exemplars);
+        }
+    }
+
+    /// Stages a sample; its time if it was taken.
+    fn stage(
+        &mut self,
+        id: LineId,
+        value: Scraped<'_>,
+        timestamp_ms: Option<i64>,
+        is_new: bool,
+        is_first: bool,
+        progress: &mut Progress<'_>,
+    ) -> Option<i64> {
+        progress.counts.scraped += 1;
+        let labels = self.cache.labels(id)?;
         progress.counts.post_relabel += 1;
-        let explicit_ms = sample.timestamp_ms.filter(|_| self.job.honor_timestamps);
+        let explicit_ms = timestamp_ms.filter(|_| self.job.honor_timestamps);
         if !is_first && explicit_ms.is_none() {
             progress.counts.duplicates += 1;
-            return;
+            return None;
         }
         progress.appended += 1;
         let limit = self.job.sample_limit;
         if limit > 0 && progress.appended > limit {
-            return;
+            return None;
         }
         let timestamp_ms = explicit_ms.unwrap_or(self.timestamp_ms);
-        self.append.float(SeriesKey::Labels(labels), timestamp_ms, sample.value);
+        let series = SeriesKey::Labels(labels);
+        match value {
+            Scraped::Float(value) => self.append.float(series, timestamp_ms, value),
+            Scraped::Histogram(own) => match self.histograms.limited(own) {
+                Some(own) => self.append.histogram(series, timestamp_ms, &own),
+                None => {
+                    progress.has_too_many_buckets = true;
+                    return None;
+                }
+            },
+        }
         progress.counts.added += usize::from(is_new);
         if explicit_ms.is_none() || self.job.track_timestamps_staleness {
             self.cache.track(id);
+        }
+        Some(timestamp_ms)
+    }
+
+    /// Stages exemplars of a series.
+    fn exemplars(&mut self, id: LineId, mut all: Vec<Exemplar>) {
+        let Some(labels) = self.cache.labels(id) else { return };
+        all.sort_by(|a, b| {
+            let order = a.timestamp_ms.cmp(&b.timestamp_ms);
+            order.then(a.value.total_cmp(&b.value)).then_with(|| a.labels.cmp(&b.labels))
+        });
+        for own in &all {
+            self.append.exemplar(SeriesKey::Labels(labels), own);
         }
     }
 

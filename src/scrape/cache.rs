@@ -11,6 +11,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
+use super::append::classic::PartOf;
 use crate::model::labels::Labels;
 use crate::model::metadata::{Metadata, MetricType};
 
@@ -36,8 +37,20 @@ pub(super) enum Kind {
     Series(Labels),
     /// A series that metric relabelling drops.
     Dropped,
+    /// A series of a classic histogram that is converted; its stored labels if it is kept too.
+    Part(LineId, PartOf, Option<Labels>),
     /// A metadata line of the family with this name.
     Metadata(Arc<str>, Statement),
+}
+
+impl Kind {
+    /// Labels that it is stored under, if it is.
+    fn labels(&self) -> Option<&Labels> {
+        match self {
+            Self::Series(labels) | Self::Part(_, _, Some(labels)) => Some(labels),
+            Self::Dropped | Self::Part(_, _, None) | Self::Metadata(..) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -191,9 +204,14 @@ impl Cache {
 
     /// Stored labels of a line; `None` when relabelling drops it.
     pub fn labels(&self, id: LineId) -> Option<&Labels> {
+        self.line(id).kind.labels()
+    }
+
+    /// The converted histogram that a line belongs to, and what it tells of it.
+    pub fn part(&self, id: LineId) -> Option<(LineId, PartOf)> {
         match &self.line(id).kind {
-            Kind::Series(labels) => Some(labels),
-            Kind::Dropped | Kind::Metadata(..) => None,
+            Kind::Part(of, part, _) => Some((*of, *part)),
+            _ => None,
         }
     }
 
@@ -228,7 +246,7 @@ impl Cache {
             for line in self.lines.iter_mut().flatten() {
                 if line.present && line.tracked != attempt {
                     line.present = false;
-                    if let Kind::Series(labels) = &line.kind {
+                    if let Some(labels) = line.kind.labels() {
                         vanished.push(labels.clone());
                     }
                 }
@@ -243,7 +261,7 @@ impl Cache {
             // Another line may mean the same series.
             let mut gone: HashSet<&Labels> = vanished.iter().collect();
             for line in self.lines.iter().flatten().filter(|line| line.present) {
-                if let Kind::Series(labels) = &line.kind {
+                if let Some(labels) = line.kind.labels() {
                     gone.remove(labels);
                 }
             }
@@ -267,7 +285,7 @@ impl Cache {
         let mut vanished = std::mem::take(&mut self.carried);
         for line in self.lines.iter_mut().flatten().filter(|line| line.present) {
             line.present = false;
-            if let Kind::Series(labels) = &line.kind {
+            if let Some(labels) = line.kind.labels() {
                 vanished.push(labels.clone());
             }
         }

@@ -85,14 +85,11 @@ impl Fetch for HttpFetch {
 }
 
 /// The `Accept` header: the formats in order of preference, weights counted down from the number
-/// of all protocols. Protobuf is not asked for: we do not read it.
+/// of all protocols.
 fn accept_header(protocols: &[ScrapeProtocol], escaping: &str) -> String {
     let mut weight = ScrapeProtocol::ALL.len() + 1;
     let mut ranges = Vec::new();
     for protocol in protocols {
-        if *protocol == ScrapeProtocol::PrometheusProto {
-            continue;
-        }
         let escapes = matches!(
             protocol,
             ScrapeProtocol::PrometheusText1_0_0 | ScrapeProtocol::OpenMetricsText1_0_0
@@ -126,7 +123,8 @@ mod tests {
         );
         assert_eq!(
             accept_header(&[PrometheusProto, PrometheusText0_0_4], "underscores"),
-            "text/plain;version=0.0.4;q=0.6,*/*;q=0.5"
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.4"
         );
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Metrics {
     pub exceeded_label_limits: Number,
     pub exceeded_sample_limit: Number,
     pub exceeded_body_size_limit: Number,
+    pub exceeded_bucket_limit: Number,
+    pub exemplar_out_of_order: Number,
     pub duplicate_timestamp: Number,
     pub out_of_order: Number,
     pub out_of_bounds: Number,
@@ -108,6 +110,14 @@ impl Metrics {
             out_of_bounds: counter(
                 "scrapes_sample_out_of_bounds_total",
                 "Total number of samples rejected due to timestamp falling outside of the time bounds.",
+            ),
+            exceeded_bucket_limit: counter(
+                "scrapes_exceeded_native_histogram_bucket_limit_total",
+                "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
+            ),
+            exemplar_out_of_order: counter(
+                "scrapes_exemplar_out_of_order_total",
+                "Total number of exemplar rejected due to not being out of the expected order.",
             ),
             cache_flush_forced: counter(
                 "scrapes_cache_flush_forced_total",

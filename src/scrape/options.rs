@@ -1,15 +1,17 @@
 //! What a scrape job is configured with.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http_client;
+use crate::model::histogram::{Histogram, SCHEMA_MAX, SCHEMA_MIN};
 use crate::model::relabel::{NameValidation, Rule};
 
 /// A format that a target may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScrapeProtocol {
-    /// `PrometheusProto`: accepted in configurations, not offered to targets yet.
+    /// `PrometheusProto`
     PrometheusProto,
     /// `PrometheusText0.0.4`
     PrometheusText0_0_4,
@@ -61,6 +63,47 @@ impl ScrapeProtocol {
     }
 }
 
+/// What is done with histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistogramOptions {
+    /// Whether native histograms are taken (`scrape_native_histograms`).
+    pub native: bool,
+    /// Whether classic ones are taken too where there is a native one
+    /// (`always_scrape_classic_histograms`).
+    pub always_classic: bool,
+    /// Whether classic ones become native (`convert_classic_histograms_to_nhcb`).
+    pub convert: bool,
+    /// The scrape fails when a native histogram cannot be reduced to so many buckets; 0: any.
+    pub bucket_limit: u64,
+    /// Finer schemas are reduced to this (`native_histogram_min_bucket_factor`).
+    pub schema_max: i32,
+}
+
+impl HistogramOptions {
+    /// The finest schema whose buckets grow at least by this factor.
+    pub fn schema_of_factor(factor: f64) -> i32 {
+        let factor = if factor <= 1.0 { 1.002_71 } else { factor };
+        let schema = (-factor.log2().log2()).floor();
+        schema.clamp(f64::from(SCHEMA_MIN), f64::from(SCHEMA_MAX)) as i32
+    }
+
+    /// The histogram as it is stored; `None` when it has too many buckets.
+    pub(super) fn limited<'a>(&self, own: &'a Histogram) -> Option<Cow<'a, Histogram>> {
+        let mut own = Cow::Borrowed(own);
+        if !own.has_custom_buckets() && self.schema_max < own.schema {
+            own = Cow::Owned(own.reduced(self.schema_max));
+        }
+        let count = |own: &Histogram| own.positive_buckets.len() + own.negative_buckets.len();
+        while self.bucket_limit > 0 && self.bucket_limit < count(&own) as u64 {
+            if own.has_custom_buckets() || own.schema <= SCHEMA_MIN {
+                return None;
+            }
+            own = Cow::Owned(own.reduced(own.schema - 1));
+        }
+        Some(own)
+    }
+}
+
 /// One entry of `scrape_configs`, with the global values filled in. Limits of zero mean none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobOptions {
@@ -88,6 +131,8 @@ pub struct JobOptions {
     pub scrape_protocols: Vec<ScrapeProtocol>,
     /// Format of a body whose `Content-Type` is missing or unknown.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
+    /// What is done with histograms; labels of a target may say otherwise.
+    pub histograms: HistogramOptions,
     /// The scrape fails when the uncompressed body has this many bytes or more.
     pub body_size_limit: u64,
     /// The scrape fails when it has more samples after metric relabelling.

@@ -73,7 +73,9 @@ impl Assignment {
                 job.name_validation,
             )
         };
-        Arc::ptr_eq(&self.job, &other.job) || rules(&self.job.options) == rules(&other.job.options)
+        let same_job = Arc::ptr_eq(&self.job, &other.job)
+            || rules(&self.job.options) == rules(&other.job.options);
+        same_job && self.target.histograms == other.target.histograms
     }
 }
 
@@ -316,9 +318,9 @@ impl Work {
             Ok(parser) => parser,
             Err(err) => return (Counts::default(), Err(err)),
         };
-        let target_labels = &self.assignment.target.labels;
-        let timestamp_ms = self.timestamp_ms;
-        BodyAppender { job, target_labels, timestamp_ms, cache, append }.append(parser)
+        let Target { labels: target_labels, histograms, .. } = &*self.assignment.target;
+        let (timestamp_ms, histograms) = (self.timestamp_ms, *histograms);
+        BodyAppender { job, target_labels, histograms, timestamp_ms, cache, append }.append(parser)
     }
 
     fn count_error(&self, error: &ScrapeError) {
@@ -326,6 +328,7 @@ impl Work {
         match error {
             ScrapeError::BodySize => metrics.exceeded_body_size_limit.inc(),
             ScrapeError::SampleLimit => metrics.exceeded_sample_limit.inc(),
+            ScrapeError::BucketLimit => metrics.exceeded_bucket_limit.inc(),
             ScrapeError::Labels(err) if err.is_limit() => metrics.exceeded_label_limits.inc(),
             _ => {}
         }
@@ -341,9 +344,12 @@ impl Work {
         metrics.out_of_order.add(appended.out_of_order_count as f64);
         metrics.out_of_bounds.add(old as f64);
         metrics.duplicate_timestamp.add(duplicates as f64);
+        let exemplars = appended.exemplar_series_refused_count;
+        metrics.exemplar_out_of_order.add(exemplars as f64);
         for (num_dropped, message) in [
             (appended.out_of_order_count, "Error on ingesting out-of-order samples"),
             (duplicates, "Error on ingesting samples with different value but same timestamp"),
+            (exemplars, "Error on ingesting out-of-order exemplars"),
             (old, "Error on ingesting samples that are too old or are too far into the future"),
         ] {
             if num_dropped > 0 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::options::JobOptions;
+use super::options::{HistogramOptions, JobOptions};
 use super::timing;
 use crate::model::duration;
 use crate::model::labels::{Labels, LabelsBuilder, quote};
@@ -16,6 +16,9 @@ const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const SCRAPE_INTERVAL: &str = "__scrape_interval__";
 const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
+const SCRAPE_NATIVE_HISTOGRAMS: &str = "__scrape_native_histograms__";
+const CONVERT_HISTOGRAMS: &str = "__convert_classic_histograms_to_nhcb__";
+const ALWAYS_CLASSIC_HISTOGRAMS: &str = "__always_scrape_classic_histograms__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const RESERVED_PREFIX: &str = "__";
@@ -64,6 +67,9 @@ pub enum TargetError {
     /// The timeout is longer than the interval.
     #[error("scrape timeout cannot be greater than scrape interval ({} > {})", quote(.0), quote(.1))]
     TimeoutAboveInterval(String, String),
+    /// A label that switches something is neither true nor false.
+    #[error("error parsing {0}: strconv.ParseBool: parsing {q}: invalid syntax", q = quote(.1))]
+    Switch(&'static str, String),
     /// Scheme, address and path make no URL.
     #[error("invalid URL {}", quote(.0))]
     Url(String),
@@ -88,6 +94,8 @@ pub(super) struct Target {
     pub interval: Duration,
     /// Time limit of a scrape.
     pub timeout: Duration,
+    /// What is done with histograms.
+    pub histograms: HistogramOptions,
 }
 
 /// Identity of a target within its pool.
@@ -182,6 +190,24 @@ pub(super) fn targets_of(
     }
 }
 
+/// Those of the job, unless a label says otherwise.
+fn histogram_options(job: &JobOptions, all: &Labels) -> Result<HistogramOptions, TargetError> {
+    let mut options = job.histograms;
+    for (name, switch) in [
+        (SCRAPE_NATIVE_HISTOGRAMS, &mut options.native),
+        (CONVERT_HISTOGRAMS, &mut options.convert),
+        (ALWAYS_CLASSIC_HISTOGRAMS, &mut options.always_classic),
+    ] {
+        let Some(text) = all.get(name) else { continue };
+        *switch = match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+            _ => return Err(TargetError::Switch(name, text.to_owned())),
+        };
+    }
+    Ok(options)
+}
+
 fn build(job: &JobOptions, discovered_labels: Labels, all: &Labels) -> Result<Target, TargetError> {
     let shown_url = url_of(job, all);
     let url = url::Url::parse(&shown_url).map_err(|_| TargetError::Url(shown_url.clone()))?;
@@ -196,6 +222,7 @@ fn build(job: &JobOptions, discovered_labels: Labels, all: &Labels) -> Result<Ta
         shown_url,
         interval: length(SCRAPE_INTERVAL).map_err(TargetError::Interval)?,
         timeout: length(SCRAPE_TIMEOUT).map_err(TargetError::Timeout)?,
+        histograms: histogram_options(job, all)?,
     })
 }
 
@@ -272,6 +299,10 @@ mod tests {
             (
                 vec![("__address__", "h"), ("__metrics_path__", "a b/ü"), ("__scheme__", "https")],
                 r#"{instance="h", job="j", zone="z"} https://h/a%20b/%C3%BC?b=1+%26&b=2"#,
+            ),
+            (
+                vec![("__address__", "h"), ("__scrape_native_histograms__", "yes")],
+                r#"error: error parsing __scrape_native_histograms__: strconv.ParseBool: parsing "yes": invalid syntax"#,
             ),
             (vec![("x", "y")], "error: no address"),
             (vec![("__address__", "h/p")], r#"error: "h/p" is not a valid hostname"#),

@@ -25,6 +25,7 @@ use super::*;
 use crate::base::clock::{Clock, OsClock};
 use crate::base::metrics::Registry;
 use crate::http_client;
+use crate::model::exemplar::Exemplar;
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
@@ -71,8 +72,18 @@ impl Append for Batch {
 
     fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
         let labels = series.to_labels();
-        self.rows += &format!("{timestamp_ms} {labels} {histogram:?}\n");
+        let Histogram { schema, count, sum, positive_buckets, .. } = histogram;
+        self.rows += &format!(
+            "{timestamp_ms} {labels} schema {schema} count {count} sum {sum} {positive_buckets:?} {:?}\n",
+            histogram.custom_bounds
+        );
         self.count += 1;
+    }
+
+    fn exemplar(&mut self, series: SeriesKey<'_>, own: &Exemplar) {
+        let labels = series.to_labels();
+        let Exemplar { labels: own_labels, value, timestamp_ms } = own;
+        self.rows += &format!("exemplar {labels} {own_labels} {value} {timestamp_ms}\n");
     }
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
@@ -430,6 +441,13 @@ pub(super) fn job(job_name: &str) -> JobOptions {
             ScrapeProtocol::PrometheusText0_0_4,
         ],
         fallback_scrape_protocol: None,
+        histograms: HistogramOptions {
+            native: false,
+            always_classic: false,
+            convert: false,
+            bucket_limit: 0,
+            schema_max: 8,
+        },
         body_size_limit: 0,
         sample_limit: 0,
         label_limit: 0,

@@ -210,6 +210,7 @@ impl Assembly {
         set_intervals(&configuration, &out_of_order_window_ms, &evaluation_interval_ms);
         let store =
             open_store(options, &ground, &registry, &configuration, &out_of_order_window_ms)?;
+        store.set_exemplars_max(configuration.config.storage().exemplars_max);
         let alerting = open_alerting(&options.storage_path, &ground, &registry, &configuration)?;
 
         let engine = || {
@@ -348,6 +349,7 @@ impl Assembly {
         set_intervals(configuration, &self.out_of_order_window_ms, &self.evaluation_interval_ms);
         services.store.set_retention(configuration.retention(options));
         services.store.set_limits(configuration.config.storage().limits);
+        services.store.set_exemplars_max(configuration.config.storage().exemplars_max);
         self.preparation.store(Arc::new(preparation(configuration)));
         self.scrape_discovery.apply(configuration.config.scrape_discovery().clone());
         self.alertmanager_discovery.apply(configuration.config.alertmanager_discovery());

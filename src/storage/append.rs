@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
+use crate::model::exemplar::Exemplar;
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
@@ -72,6 +73,13 @@ pub struct Appended {
     pub sample_count: u64,
     /// Native histograms among them.
     pub histogram_count: u64,
+    /// Exemplars that are kept now, those that were there already included.
+    pub exemplar_count: u64,
+    /// Exemplars older than their series' newest one.
+    pub exemplar_out_of_order_count: u64,
+    /// Of these, how many belong to series of which every one in the batch was older. (A native
+    /// histogram shows the same ones again and again.)
+    pub exemplar_series_refused_count: u64,
     /// Series that did not exist in the head before.
     pub new_series_count: u64,
     /// Refused samples by reason.
@@ -110,6 +118,16 @@ impl std::fmt::Display for Limited {
     }
 }
 
+impl Appended {
+    /// Refused samples, whatever the reason.
+    pub fn rejected_count(&self) -> u64 {
+        self.out_of_order_count
+            + self.duplicate_count
+            + self.out_of_bounds_count
+            + self.too_old_count
+    }
+}
+
 /// Why a batch was not committed. Nothing of it is visible then.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -140,6 +158,10 @@ pub trait Append: Send {
     /// Stages a native histogram, judged as floats are. It must have passed
     /// [`crate::encoding::column::histogram::check_size`].
     fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram);
+
+    /// Stages an exemplar of a series. One whose labels are too long is left out, and a refused
+    /// one is never a reason to refuse the batch.
+    fn exemplar(&mut self, series: SeriesKey<'_>, exemplar: &Exemplar);
 
     /// Stages what is known of a metric family.
     fn metadata(&mut self, metric: &str, metadata: &Metadata);

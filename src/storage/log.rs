@@ -5,6 +5,7 @@
 //! last synced position; see `docs/formats/log.md`.
 
 pub mod directory;
+pub mod exemplar;
 pub mod file;
 pub mod format;
 pub mod histogram;

@@ -15,6 +15,8 @@ pub struct Metrics {
     out_of_order: Number,
     out_of_bounds: Number,
     too_old: Number,
+    exemplars_appended: Number,
+    exemplars_out_of_order: Number,
     /// Series that were made.
     pub series_created: Number,
     /// Series that were forgotten.
@@ -39,6 +41,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers the metrics.
+    #[expect(clippy::too_many_lines, reason = "a table of names and help texts")]
     pub fn new(registry: &Registry) -> Self {
         let by_type = |name: &str, help: &str| {
             let numbers = registry.counters(name, help, &["type"]);
@@ -69,6 +72,14 @@ impl Metrics {
                 "prometheus_tsdb_too_old_samples_total",
                 "Total number of out of order samples ingestion failed attempts with out of \
                  support enabled, but sample outside of time window.",
+            ),
+            exemplars_appended: registry.counter(
+                "prometheus_tsdb_exemplar_exemplars_appended_total",
+                "Total number of appended exemplars.",
+            ),
+            exemplars_out_of_order: registry.counter(
+                "prometheus_tsdb_exemplar_out_of_order_exemplars_total",
+                "Total number of out of order exemplar ingestion failed attempts.",
             ),
             series_created: registry.counter(
                 "prometheus_tsdb_head_series_created_total",
@@ -117,6 +128,8 @@ impl Metrics {
         for (number, count) in self.out_of_order_appended.iter().zip(late_counts) {
             number.add(count as f64);
         }
+        self.exemplars_appended.add(appended.exemplar_count as f64);
+        self.exemplars_out_of_order.add(appended.exemplar_out_of_order_count as f64);
         if appended.new_series_count > 0 {
             self.series_created.add(appended.new_series_count as f64);
         }
@@ -183,6 +196,9 @@ fn gauges(store: &Store) -> Vec<Family> {
     let (min_ms, max_ms) = (head.min_ms as f64, head.max_ms as f64);
     let current = version.logs.last().map_or(0, |log| log.id()) as f64;
     let series = store.registry.read().len() as f64;
+    let (exemplars, exemplar_series, exemplar_ms) = store.exemplars.read().figures();
+    let exemplar_seconds = exemplar_ms.unwrap_or(0) as f64 / 1e3;
+    let exemplars_max = store.exemplars_max() as f64;
     [
         ("head_series", "Total number of series in the head block.", series),
         ("head_chunks", "Total number of chunks in the head block.", chunks as f64),
@@ -198,6 +214,10 @@ fn gauges(store: &Store) -> Vec<Family> {
         ("lowest_timestamp_seconds", "Lowest timestamp value stored in the database.", lowest_ms / 1e3),
         ("retention_limit_bytes", "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled", retention_bytes),
         ("retention_limit_percentage", "Max percentage of total storage space to be retained in the tsdb blocks, configured 0 means disabled", retention_percentage),
+        ("exemplar_exemplars_in_storage", "Number of exemplars currently in circular storage.", exemplars as f64),
+        ("exemplar_series_with_exemplars_in_storage", "Number of series with exemplars currently in circular storage.", exemplar_series as f64),
+        ("exemplar_last_exemplars_timestamp_seconds", "The timestamp of the oldest exemplar stored in circular storage. Useful to check for what timerange the current exemplar buffer limit allows. This usually means the last timestamp for all exemplars for a typical setup. This is not true though if one of the series timestamp is in future compared to rest series.", exemplar_seconds),
+        ("exemplar_max_exemplars", "Total number of exemplars the exemplar storage can store, resizeable.", exemplars_max),
         ("retention_limit_seconds", "How long to retain samples in storage.", retention_seconds),
     ]
     .map(|(name, help, value)| gauge(format!("prometheus_tsdb_{name}"), help, value))

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +17,8 @@ use roaring::RoaringBitmap;
 use tracing::{error, info, warn};
 
 use super::delete::Tombstone;
-use super::fingerprint::HashKey;
+use super::exemplars::{EXEMPLARS_MAX, Exemplars};
+use super::fingerprint::{HashKey, parse_canonical};
 use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
 use super::head::judge::{NO_SAMPLE, Newest};
@@ -37,6 +38,7 @@ use super::version::{OpenSegment, Version, in_order_of_acceptance};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::rng::Rng;
+use crate::model::exemplar::Exemplar;
 use crate::model::metadata::Metadata;
 
 /// Name of the lock file.
@@ -47,6 +49,7 @@ struct Recovered {
     registry: Registry,
     newest: Newest,
     metadata: BTreeMap<String, Metadata>,
+    exemplars: Exemplars,
     key: HashKey,
     /// The last commit found.
     sequence: u64,
@@ -107,6 +110,8 @@ pub fn open(
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
         registry: RwLock::new(recovered.registry),
         metadata: RwLock::new(recovered.metadata),
+        exemplars: RwLock::new(recovered.exemplars),
+        exemplars_max: AtomicI64::new(EXEMPLARS_MAX),
         key: manifest.key(),
         next_id: AtomicU64::new(manifest.state().next_id),
         manifest: Mutex::new(manifest),
@@ -235,6 +240,7 @@ impl Recovered {
             registry: Registry::default(),
             newest: Newest::default(),
             metadata: BTreeMap::new(),
+            exemplars: Exemplars::default(),
             key,
             sequence: 0,
             checkpoint_sequence: 0,
@@ -258,7 +264,13 @@ impl Recovered {
         let path = folders.registry.join(checkpoint::file_name(entry.id));
         let bytes = disk.len(&path).map_err(|err| missing(&path, err))?;
         let bytes = disk.map(&path, bytes).map_err(OpenError::io(&path))?;
-        let read = checkpoint::read(&path, &bytes, &mut |entry| {
+        let read = checkpoint::read(&path, &bytes, &mut |item| {
+            let entry = match item {
+                checkpoint::Item::Exemplar(canonical, exemplar) => {
+                    return self.keep_exemplar(canonical, exemplar);
+                }
+                checkpoint::Item::Series(entry) => entry,
+            };
             let fingerprint = self.key.fingerprint(entry.canonical);
             self.registry.restore(entry.series, fingerprint, entry.canonical)?;
             self.newest.grow(entry.series as usize + 1);
@@ -375,6 +387,9 @@ impl Recovered {
                 Record::Metadata { metric, metadata } => {
                     self.metadata.insert(metric.to_owned(), metadata);
                 }
+                Record::Exemplar { canonical, exemplar } => {
+                    self.keep_exemplar(canonical, exemplar)?;
+                }
                 Record::Row { group, row, .. } => {
                     let members = members.get(group as usize).ok_or("row of an unknown group")?;
                     self.apply_row(members, &row)?;
@@ -393,6 +408,12 @@ impl Recovered {
             }
             Ok(())
         })
+    }
+
+    fn keep_exemplar(&mut self, canonical: &[u8], own: Exemplar) -> Result<(), &'static str> {
+        let labels = parse_canonical(canonical).ok_or("labels of an exemplar are damaged")?;
+        self.exemplars.push(self.key.fingerprint(canonical), labels, own);
+        Ok(())
     }
 
     /// The newest sample of a series; `None` and a note when its definition is lost.

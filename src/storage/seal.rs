@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
 use super::delete::Hidden;
+use super::exemplars::Stored;
 use super::fingerprint::metric_name;
 use super::head::judge::NO_SAMPLE;
 use super::log::file::LogFile;
@@ -41,6 +42,7 @@ struct RegistryState {
     /// The last deletion before it.
     tombstone: u64,
     metadata: Vec<(String, Metadata)>,
+    exemplars: Vec<Arc<Stored>>,
 }
 
 impl Store {
@@ -238,6 +240,7 @@ impl Store {
                     .iter()
                     .map(|(metric, own)| (metric.clone(), own.clone()))
                     .collect(),
+                exemplars: self.exemplars.read().all(),
             };
             (Arc::clone(&writer.active), state)
         };
@@ -249,8 +252,9 @@ impl Store {
     }
 
     fn write_checkpoint(&self, state: &RegistryState, path: &Path) -> io::Result<()> {
-        let (sequence, metadata) = (state.sequence, &state.metadata);
-        let mut writer = checkpoint::Writer::create(&*self.disk, path, sequence, metadata)?;
+        let RegistryState { sequence, metadata, exemplars, .. } = state;
+        let mut writer =
+            checkpoint::Writer::create(&*self.disk, path, *sequence, metadata, exemplars)?;
         let newest = state.newest_ms.iter().zip(&state.newest_bits);
         // The registry is let go between pieces, for commits with new series.
         let newest: Vec<_> = newest.collect();

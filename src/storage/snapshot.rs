@@ -1,9 +1,9 @@
 //! Snapshots: a data directory of its own under `snapshots/`, made of hard links.
 //!
-//! Segments never change, so a second name for each of them, a checkpoint with the metadata and a
-//! manifest that names these are all of it. What the head has is sealed first. The folder appears
-//! file by file, the manifest last: an unfinished one does not open. To restore, the store is
-//! opened with the folder as its path.
+//! Segments never change, so a second name for each of them, a checkpoint with metadata and
+//! exemplars, and a manifest that names these are all of it. What the head has is sealed first. The
+//! folder appears file by file, the manifest last: an unfinished one does not open. To restore, the
+//! store is opened with the folder as its path.
 
 use std::io;
 use std::path::Path;
@@ -77,7 +77,8 @@ impl Store {
             let known = self.metadata.read();
             known.iter().map(|(metric, own)| (metric.clone(), own.clone())).collect()
         };
-        checkpoint::Writer::create(&*self.disk, &path, sequence.unwrap_or(0), &metadata)?
+        let (sequence, exemplars) = (sequence.unwrap_or(0), self.exemplars.read().all());
+        checkpoint::Writer::create(&*self.disk, &path, sequence, &metadata, &exemplars)?
             .finish()?;
         edits.push(Edit::Checkpoint(entry));
         edits.extend(state.tombstones.into_values().map(Edit::AddTombstone));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tracing::error;
 
 use super::append::SyncError;
+use super::exemplars::Exemplars;
 use super::fingerprint::HashKey;
 use super::head::commit::Writer;
 use super::log::file::LogFile;
@@ -70,6 +71,9 @@ pub struct Store {
     pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
     /// Held by whoever merges segments.
     pub(super) compaction: Mutex<()>,
+    pub(super) exemplars: RwLock<Exemplars>,
+    /// How many of them are kept.
+    pub(super) exemplars_max: AtomicI64,
     /// Held by whoever seals, collects or removes.
     pub(super) maintenance: Mutex<()>,
     pub(super) writer: Mutex<Writer>,

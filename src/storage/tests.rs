@@ -5,6 +5,7 @@ mod compacting;
 mod concurrency;
 mod crash;
 mod deleting;
+mod exemplars;
 mod histograms;
 mod limits;
 mod retention;

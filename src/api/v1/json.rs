@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::model::exemplar::Exemplar;
 use crate::model::float;
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
@@ -63,6 +64,26 @@ pub fn query_data(value: &Value, stats: Option<&str>) -> String {
         out.push_str(stats);
     }
     out.push('}');
+    out
+}
+
+/// Series with their exemplars.
+pub fn exemplars(found: &[(Labels, Vec<Exemplar>)]) -> String {
+    let mut out = String::new();
+    push_list(&mut out, found, |out, (labels, exemplars)| {
+        out.push_str("{\"seriesLabels\":");
+        push_labels(out, labels);
+        out.push_str(",\"exemplars\":");
+        push_list(out, exemplars, |out, own| {
+            out.push_str("{\"labels\":");
+            push_labels(out, &own.labels);
+            let value = float::format_json(own.value);
+            let _ = write!(out, ",\"value\":\"{value}\",\"timestamp\":");
+            push_seconds(out, own.timestamp_ms);
+            out.push('}');
+        });
+        out.push('}');
+    });
     out
 }
 

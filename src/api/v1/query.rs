@@ -11,6 +11,7 @@ use super::super::params::{Params, parse_duration_seconds};
 use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::{blocking, json, tree};
 use crate::model::labels::quote;
+use crate::promql::ast::ExprKind;
 use crate::promql::engine::{CancelFlag, Query, QueryOutput, Stats, Value};
 use crate::promql::parser;
 use crate::promql::print::pretty::pretty;
@@ -171,12 +172,19 @@ pub(super) async fn range(State(services): State<Arc<Services>>, params: Params)
     request.run(services, evaluate).await
 }
 
-/// No exemplars are stored, so every valid query has none.
+/// Exemplars of the series that the query's selectors ask for.
 pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    params.range()?;
-    parser::parse(params.get("query"), &services.options.parser)
+    let range = params.range()?;
+    let expr = parser::parse(params.get("query"), &services.options.parser)
         .map_err(|err| ApiError::parameter("query", err))?;
-    Ok(Success::of(&json!([])))
+    let mut sets = Vec::new();
+    expr.walk(&mut |own| {
+        if let ExprKind::VectorSelector(selector) = &own.kind {
+            sets.push(selector.matchers.clone());
+        }
+    });
+    blocking(move || Ok(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range)))))
+        .await
 }
 
 pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {

@@ -1,4 +1,4 @@
-//! `POST /write`: remote write 1.0.
+//! `POST /write`: remote write 1.0 and 2.0.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::super::Services;
 use super::super::respond::text;
-use crate::remote::receive::WriteError;
+use crate::remote::receive::{Version, WriteError, Written};
 use crate::storage::append::{AppendError, SyncError};
 
 pub(super) async fn write(
@@ -23,43 +23,57 @@ pub(super) async fn write(
             "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
         return text(StatusCode::NOT_FOUND, hint);
     }
-    if let Err(reason) = check_headers(&headers) {
-        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
-    }
+    let version = match check_headers(&headers) {
+        Ok(version) => version,
+        Err(reason) => return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason),
+    };
     let receiver = services.receiver.clone();
-    let Ok(result) = tokio::task::spawn_blocking(move || receiver.write(&body)).await else {
+    let Ok(result) = tokio::task::spawn_blocking(move || receiver.write(&body, version)).await
+    else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic");
     };
     let written = match result {
         Ok(written) => written,
-        Err(err) => return refused(&err),
+        Err(err) => return with_counts(version, [0; 3], refused(&err)),
     };
+    let Written { ticket, sample_count, histogram_count, exemplar_count, refused } = written;
     let (sender, synced) = tokio::sync::oneshot::channel();
     // Nobody listens when the client has gone away; the batch is kept all the same.
-    written.ticket.on_settled(move |result| drop(sender.send(result)));
+    ticket.on_settled(move |result| drop(sender.send(result)));
     if let Err(err) = synced.await.unwrap_or(Err(SyncError)) {
         error!(error = %err, "Remote write was not acknowledged.");
-        return text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string());
+        let answer = text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string());
+        return with_counts(version, [0; 3], answer);
     }
-    // The headers of remote write 2.0 tell what was stored: a sender of native histograms or
-    // exemplars can see that these were not.
-    let counts = [
-        ("x-prometheus-remote-write-samples-written", written.sample_count.to_string()),
-        ("x-prometheus-remote-write-histograms-written", "0".to_owned()),
-        ("x-prometheus-remote-write-exemplars-written", "0".to_owned()),
-    ];
-    match written.limited {
-        None => (StatusCode::NO_CONTENT, counts).into_response(),
-        Some(limited) => {
-            (counts, text(StatusCode::BAD_REQUEST, limited.to_string())).into_response()
+    let answer = match refused.text() {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(reasons) => {
+            warn!(error = %reasons, "A part of a remote write was refused.");
+            text(StatusCode::BAD_REQUEST, reasons)
         }
+    };
+    with_counts(version, [sample_count, histogram_count, exemplar_count], answer)
+}
+
+/// Adds the headers of version 2.0 that tell what was stored: samples, histograms, exemplars.
+fn with_counts(version: Version, counts: [u64; 3], answer: Response) -> Response {
+    if version == Version::One {
+        return answer;
     }
+    let [samples, histograms, exemplars] = counts.map(|count| count.to_string());
+    let headers = [
+        ("x-prometheus-remote-write-samples-written", samples),
+        ("x-prometheus-remote-write-histograms-written", histograms),
+        ("x-prometheus-remote-write-exemplars-written", exemplars),
+    ];
+    (headers, answer).into_response()
 }
 
 fn refused(err: &WriteError) -> Response {
     let status = match err {
         WriteError::Compression(_)
         | WriteError::Decode(_)
+        | WriteError::Histogram(_)
         | WriteError::Append(AppendError::Rejected(_)) => StatusCode::BAD_REQUEST,
         WriteError::Append(AppendError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
         WriteError::Append(AppendError::Poisoned | AppendError::Io(_)) => {
@@ -74,8 +88,8 @@ fn refused(err: &WriteError) -> Response {
     text(status, err.to_string())
 }
 
-/// Version 1 of the message in a snappy block; both headers may be left out.
-fn check_headers(headers: &HeaderMap) -> Result<(), String> {
+/// Either version of the message in a snappy block; both headers may be left out.
+fn check_headers(headers: &HeaderMap) -> Result<Version, String> {
     let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let (content_type, encoding) = (value(header::CONTENT_TYPE), value(header::CONTENT_ENCODING));
     let mut parts = content_type.split(';').map(str::trim);
@@ -85,18 +99,21 @@ fn check_headers(headers: &HeaderMap) -> Result<(), String> {
             "expected application/x-protobuf as the first (media) part, got {content_type} content-type"
         ));
     }
-    let message = parts.find_map(|part| part.strip_prefix("proto="));
-    if let Some(message) = message.filter(|message| *message != "prometheus.WriteRequest") {
-        return Err(format!(
-            "{message} protobuf message is not accepted by this server; only accepts prometheus.WriteRequest"
-        ));
-    }
-    if !encoding.is_empty() && encoding != "snappy" {
+    let version = match parts.find_map(|part| part.strip_prefix("proto=")) {
+        None | Some("prometheus.WriteRequest") => Version::One,
+        Some("io.prometheus.write.v2.Request") => Version::Two,
+        Some(message) => {
+            return Err(format!(
+                "got {content_type} content type; unknown type for remote write protobuf message {message}, supported: prometheus.WriteRequest, io.prometheus.write.v2.Request"
+            ));
+        }
+    };
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
         return Err(format!(
             "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
         ));
     }
-    Ok(())
+    Ok(version)
 }
 
 #[cfg(test)]
@@ -104,18 +121,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_version_one_in_snappy_is_taken() {
+    fn both_versions_in_snappy_are_taken() {
         let check = |content_type: &'static str, encoding: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
             headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
-            check_headers(&headers).is_ok()
+            check_headers(&headers).ok()
         };
-        assert!(check_headers(&HeaderMap::new()).is_ok());
-        assert!(check("application/x-protobuf", "snappy"));
-        assert!(check("application/x-protobuf;proto=prometheus.WriteRequest", "snappy"));
-        assert!(!check("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy"));
-        assert!(!check("text/plain", "snappy"));
-        assert!(!check("application/x-protobuf", "zstd"));
+        let media = "application/x-protobuf";
+        assert_eq!(check_headers(&HeaderMap::new()), Ok(Version::One));
+        assert_eq!(check(media, "snappy"), Some(Version::One));
+        let one = "application/x-protobuf;proto=prometheus.WriteRequest";
+        assert_eq!(check(one, "Snappy"), Some(Version::One));
+        let two = "application/x-protobuf; proto=io.prometheus.write.v2.Request";
+        assert_eq!(check(two, "snappy"), Some(Version::Two));
+        assert_eq!(check("application/x-protobuf;proto=other", "snappy"), None);
+        assert_eq!(check("text/plain", "snappy"), None);
+        assert_eq!(check(media, "zstd"), None);
+    }
+
+    #[test]
+    fn only_version_two_is_told_what_was_stored() {
+        let counts = |version| {
+            let answer = with_counts(version, [1, 2, 3], StatusCode::NO_CONTENT.into_response());
+            let kinds = ["samples", "histograms", "exemplars"];
+            kinds.map(|kind| {
+                let own = answer.headers().get(format!("x-prometheus-remote-write-{kind}-written"));
+                own.map(|own| own.to_str().unwrap().to_owned())
+            })
+        };
+        assert_eq!(counts(Version::One), [None, None, None]);
+        assert_eq!(counts(Version::Two), ["1", "2", "3"].map(|own| Some(own.to_owned())));
     }
 }

@@ -66,8 +66,7 @@ impl<'a> WireValue<'a> {
 
     /// `sint32`, `sint64`
     pub(super) fn zigzag(self, field: u64) -> Result<i64, WireError> {
-        let number = self.varint(field)?;
-        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+        Ok(zigzag(self.varint(field)?))
     }
 
     pub(super) fn fixed64(self, field: u64) -> Result<u64, WireError> {
@@ -119,6 +118,11 @@ pub(super) fn read_varints(
     Ok(())
 }
 
+/// Undoes the encoding of signed numbers.
+pub(super) fn zigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
 /// What is left of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Message<'a> {
@@ -140,10 +144,7 @@ impl<'a> Message<'a> {
         let value = match wire_type {
             0 => WireValue::Varint(self.varint()?),
             1 => WireValue::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let len = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
-                WireValue::Bytes(self.take(len)?)
-            }
+            2 => WireValue::Bytes(self.sized()?),
             5 => {
                 self.array::<4>()?;
                 WireValue::Fixed32
@@ -151,6 +152,17 @@ impl<'a> Message<'a> {
             _ => return Err(WireError::WireType { field, wire_type }),
         };
         Ok(Some((field, value)))
+    }
+
+    /// Bytes with their length before them.
+    pub(super) fn sized(&mut self) -> Result<&'a [u8], WireError> {
+        let len = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
+        self.take(len)
+    }
+
+    /// Bytes that are left.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
     }
 
     fn varint(&mut self) -> Result<u64, WireError> {
@@ -252,4 +264,40 @@ pub(super) fn put_message(out: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut
     let mut length = Vec::with_capacity(10);
     push_varint(&mut length, (out.len() - start) as u64);
     out.splice(start..start, length);
+}
+
+/// Writes messages, for tests of what reads them.
+#[cfg(test)]
+pub mod testing {
+    /// A number without a field.
+    pub fn varint(mut number: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while number >= 0x80 {
+            out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        out.push(number as u8);
+        out
+    }
+
+    /// A number as a field.
+    pub fn number(field: u64, number: u64) -> Vec<u8> {
+        [varint(field << 3), varint(number)].concat()
+    }
+
+    /// A signed number as a field.
+    pub fn signed(field: u64, value: i64) -> Vec<u8> {
+        number(field, (value << 1 ^ value >> 63) as u64)
+    }
+
+    /// A double as a field.
+    pub fn double(field: u64, value: f64) -> Vec<u8> {
+        [varint(field << 3 | 1), value.to_le_bytes().to_vec()].concat()
+    }
+
+    /// A text or a message as a field.
+    pub fn bytes(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
+        let content = content.as_ref();
+        [varint(field << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
+    }
 }

@@ -1,10 +1,13 @@
 //! Remote write 1.0: the protobuf message `prometheus.WriteRequest`, read without copies.
 //!
 //! A cursor walks the message and hands out one series at a time, its labels and samples borrowed
-//! from the body or kept in buffers that are used again. Unknown fields are skipped. Message
-//! numbers come from the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
+//! from the body or kept in buffers that are used again. Unknown fields are skipped. Histograms
+//! and exemplars are handed out as bytes, decoded by whoever wants them. Message numbers come from
+//! the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
 
-use super::protobuf::{Message, WireError, WireValue};
+use super::protobuf::{Message, WireError};
+use crate::model::exemplar::Exemplar;
+use crate::model::labels::Labels;
 use crate::model::metadata::{Metadata, MetricType};
 use crate::model::sample::Sample;
 
@@ -20,7 +23,7 @@ pub const ITEMS_MAX: usize = 3_000_000;
 /// Why a body is no write request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Not the message.
+    /// The bytes are no message.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// See [`LABELS_MAX`].
@@ -41,10 +44,17 @@ pub struct Series<'a> {
     pub labels: Vec<(&'a str, &'a str)>,
     /// Samples in the order they were sent.
     pub samples: Vec<Sample>,
-    /// Native histograms that came with it (they are counted, not decoded).
-    pub histogram_count: usize,
-    /// Exemplars that came with it (counted, not decoded).
-    pub exemplar_count: usize,
+    /// Native histograms, for [`super::histogram::decode_remote`].
+    pub histograms: Vec<&'a [u8]>,
+    /// Exemplars, for [`decode_exemplar`].
+    pub exemplars: Vec<&'a [u8]>,
+}
+
+impl Series<'_> {
+    /// Samples of either kind and exemplars.
+    fn len(&self) -> usize {
+        self.samples.len() + self.histograms.len() + self.exemplars.len()
+    }
 }
 
 /// What a request holds, one piece at a time.
@@ -62,25 +72,25 @@ pub enum Item<'r, 'a> {
 }
 
 /// Walks an uncompressed body and calls `visit` for each item; stops at its first error.
-pub fn decode<'a, E: From<DecodeError>>(
+pub fn decode<'a, E: From<DecodeError> + From<WireError>>(
     body: &'a [u8],
     mut visit: impl FnMut(Item<'_, 'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut message = Message::new(body);
     let mut series = Series::default();
     let mut items = 0;
-    while let Some((field, value)) = message.field().map_err(DecodeError::from)? {
+    while let Some((field, value)) = message.field()? {
         if items > ITEMS_MAX {
             return Err(DecodeError::TooManyItems.into());
         }
         match field {
             1 => {
-                read_series(value, &mut series)?;
-                items += series.samples.len();
+                read_series(value.bytes(field)?, &mut series)?;
+                items += series.len();
                 visit(Item::Series(&series))?;
             }
             3 => {
-                let (metric, metadata) = read_metadata(value)?;
+                let (metric, metadata) = read_metadata(value.bytes(field)?)?;
                 items += 1;
                 visit(Item::Metadata { metric, metadata })?;
             }
@@ -90,11 +100,12 @@ pub fn decode<'a, E: From<DecodeError>>(
     Ok(())
 }
 
-fn read_series<'a>(value: WireValue<'a>, series: &mut Series<'a>) -> Result<(), DecodeError> {
+fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), DecodeError> {
     series.labels.clear();
     series.samples.clear();
-    (series.histogram_count, series.exemplar_count) = (0, 0);
-    let mut message = value.message(1)?;
+    series.histograms.clear();
+    series.exemplars.clear();
+    let mut message = Message::new(bytes);
     let mut label_bytes = 0;
     while let Some((field, value)) = message.field()? {
         match field {
@@ -109,10 +120,10 @@ fn read_series<'a>(value: WireValue<'a>, series: &mut Series<'a>) -> Result<(), 
                 }
                 series.labels.push((name, text));
             }
-            2 if series.samples.len() == ITEMS_MAX => return Err(DecodeError::TooManyItems),
+            2..=4 if series.len() == ITEMS_MAX => return Err(DecodeError::TooManyItems),
             2 => series.samples.push(read_sample(value.bytes(field)?)?),
-            3 => series.exemplar_count += 1,
-            4 => series.histogram_count += 1,
+            3 => series.exemplars.push(value.bytes(field)?),
+            4 => series.histograms.push(value.bytes(field)?),
             _ => {}
         }
     }
@@ -132,6 +143,24 @@ fn read_label(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
     Ok((name, text))
 }
 
+/// Decodes an exemplar.
+pub fn decode_exemplar(bytes: &[u8]) -> Result<Exemplar, DecodeError> {
+    let mut exemplar = Exemplar { labels: Labels::empty(), value: 0.0, timestamp_ms: 0 };
+    let mut labels = Vec::new();
+    let mut message = Message::new(bytes);
+    while let Some((field, value)) = message.field()? {
+        match field {
+            1 if labels.len() == LABELS_MAX => return Err(DecodeError::TooManyLabels),
+            1 => labels.push(read_label(value.bytes(field)?)?),
+            2 => exemplar.value = value.double(field)?,
+            3 => exemplar.timestamp_ms = value.varint(field)? as i64,
+            _ => {}
+        }
+    }
+    exemplar.labels = Labels::from_pairs(labels);
+    Ok(exemplar)
+}
+
 fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
     let mut sample = Sample { timestamp_ms: 0, value: 0.0 };
     let mut message = Message::new(bytes);
@@ -145,9 +174,9 @@ fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
     Ok(sample)
 }
 
-fn read_metadata(value: WireValue<'_>) -> Result<(&str, Metadata), DecodeError> {
+fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
     let (mut metric, mut metadata) = ("", Metadata::default());
-    let mut message = value.message(3)?;
+    let mut message = Message::new(bytes);
     while let Some((field, value)) = message.field()? {
         match field {
             1 => metadata.metric_type = metric_type(value.varint(field)?),
@@ -161,7 +190,7 @@ fn read_metadata(value: WireValue<'_>) -> Result<(&str, Metadata), DecodeError> 
 }
 
 /// `MetricMetadata.MetricType` of the specification.
-fn metric_type(number: u64) -> MetricType {
+pub(super) fn metric_type(number: u64) -> MetricType {
     match number {
         1 => MetricType::Counter,
         2 => MetricType::Gauge,
@@ -297,12 +326,9 @@ mod tests {
         })
         .unwrap();
         assert_eq!(found, [("a".to_owned(), MetricType::Counter, "h".to_owned())]);
-        assert_eq!(decoded(&body[..body.len() - 1]), Err(DecodeError::Wire(WireError::Truncated)));
-        assert_eq!(
-            decoded(&[0x0a, 0x03, 0x0a, 0x01]),
-            Err(DecodeError::Wire(WireError::Truncated))
-        );
-        let wrong = DecodeError::Wire(WireError::WireType { field: 1, wire_type: 0 });
+        assert_eq!(decoded(&body[..body.len() - 1]), Err(WireError::Truncated.into()));
+        assert_eq!(decoded(&[0x0a, 0x03, 0x0a, 0x01]), Err(WireError::Truncated.into()));
+        let wrong = WireError::WireType { field: 1, wire_type: 0 }.into();
         assert_eq!(decoded(&[0x08, 0x01]), Err(wrong));
     }
 }

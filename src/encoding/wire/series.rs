@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::exposition::format_openmetrics;
 use super::scan::{Scanner, name_text};
 use crate::model::float;
-use crate::model::labels::METRIC_NAME;
+use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::metadata::MetricType;
 
 /// Name and value of a label; borrowed from the body unless it had escapes.
@@ -48,6 +48,11 @@ pub fn parse<'a>(
     if let Some((family, metric_type)) = family {
         normalise(family, metric_type, pairs);
     }
+    check_unique(pairs)
+}
+
+/// Sorts pairs by name; an error when a name occurs twice.
+pub fn check_unique(pairs: &mut [Pair<'_>]) -> Result<(), SeriesError> {
     pairs.sort_by(|one, other| one.0.cmp(&other.0));
     for [one, other] in pairs.array_windows() {
         if one.0 == other.0 {
@@ -55,6 +60,18 @@ pub fn parse<'a>(
         }
     }
     Ok(())
+}
+
+/// The labels of an exemplar, braces included; `None` when they are none.
+pub fn parse_exemplar_labels(text: &[u8]) -> Option<Labels> {
+    let mut scan = Scanner::new(text, true);
+    if scan.peek()? != b'{' {
+        return None;
+    }
+    scan.pos += 1;
+    let mut pairs = Vec::new();
+    labels(&mut scan, &mut pairs)?;
+    (scan.pos == text.len()).then(|| Labels::from_pairs(pairs))
 }
 
 fn labels<'a>(scan: &mut Scanner<'a>, pairs: &mut Vec<Pair<'a>>) -> Option<()> {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use insta::assert_snapshot;
 
 use super::*;
+use crate::model::exemplar::Exemplar;
 use crate::storage::append::Appended;
 
 #[derive(Clone, Default)]
@@ -31,6 +32,8 @@ impl Append for Batch {
         let count = histogram.count;
         self.staged.push(format!("{} histogram of {count} @{timestamp_ms}", series.to_labels()));
     }
+
+    fn exemplar(&mut self, _: SeriesKey<'_>, _: &Exemplar) {}
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
         let Metadata { metric_type, help, unit } = metadata;

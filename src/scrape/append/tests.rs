@@ -1,5 +1,7 @@
 //! Bodies against a recording store.
 
+mod histograms;
+
 use insta::assert_snapshot;
 
 use super::*;
@@ -32,6 +34,7 @@ impl Bench {
             Ok(parser) => BodyAppender {
                 job: &self.job,
                 target_labels: &Labels::from_pairs([("job", "j")]),
+                histograms: self.job.histograms,
                 timestamp_ms: self.timestamp_ms,
                 cache: &mut self.cache,
                 append: &mut *append,
@@ -247,6 +250,7 @@ fn the_content_type_decides() {
     }
     assert_snapshot!(out, @r#"
     10000 {__name__="a_total", job="j"} 1
+    exemplar {__name__="a_total", job="j"} {x="y"} 1 10000
     metadata a counter ""
     scraped 1 kept 1 added 1 duplicates 0
     20000 {__name__="a_total", job="j"} stale (no old)
@@ -255,7 +259,7 @@ fn the_content_type_decides() {
     scraped 0 kept 0 added 0 duplicates 0 error: received unsupported Content-Type "text/html; charset=utf-8" and no fallback_scrape_protocol specified for target
     scraped 0 kept 0 added 0 duplicates 0 error: received unsupported Content-Type "text" and no fallback_scrape_protocol specified for target
     scraped 0 kept 0 added 0 duplicates 0 error: cannot parse Content-Type "text/; x" and no fallback_scrape_protocol for target
-    scraped 0 kept 0 added 0 duplicates 0 error: the protobuf exposition format is not supported
+    scraped 0 kept 0 added 0 duplicates 0 error: proto: unexpected end of message
     "#);
     let fallback = Some(ScrapeProtocol::PrometheusText0_0_4);
     assert!(Parser::for_content_type(b"", "text/html", fallback).is_ok());

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::encoding::column::histogram::check_size;
+use crate::model::exemplar::Exemplar;
 use crate::model::histogram::Histogram;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{Append, AppendError, Appended, OnReject, SeriesKey, Ticket};
+use crate::storage::exemplars::StagedExemplar;
 use crate::storage::fingerprint::{HashKey, push_canonical};
 use crate::storage::log::directory::NONE;
 use crate::storage::log::histogram::push_histogram;
@@ -65,6 +67,8 @@ pub struct Staged {
     pub unknown: Vec<UnknownSeries>,
     /// In order of arrival.
     pub metadata: Vec<(String, Metadata)>,
+    /// In order of arrival.
+    pub exemplars: Vec<StagedExemplar>,
     /// Bytes of all histograms, as in the log.
     pub histogram_bytes: Vec<u8>,
     /// Where each of them ends.
@@ -178,6 +182,17 @@ impl Append for Batch {
         let position = self.staged.histogram_ends.len() as u32;
         self.staged.histogram_ends.push(self.staged.histogram_bytes.len());
         self.stage(series, timestamp_ms, bits, position);
+    }
+
+    fn exemplar(&mut self, series: SeriesKey<'_>, exemplar: &Exemplar) {
+        if !exemplar.is_short() || self.store.exemplars_max() == 0 {
+            return;
+        }
+        let mut canonical = Vec::new();
+        push_canonical(series, &mut canonical);
+        let fingerprint = self.store.key.fingerprint(&canonical);
+        let (canonical, exemplar) = (canonical.into(), exemplar.clone());
+        self.staged.exemplars.push(StagedExemplar { fingerprint, canonical, exemplar });
     }
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {

@@ -13,13 +13,16 @@ use super::batch::{Staged, StagedSample, StagedSeries, UnknownSeries};
 use super::groups::{Accepted, Groups, write_loose};
 use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
 use super::limits::Budget;
+use crate::model::exemplar::LABEL_LETTERS_MAX;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{
     AppendError, Appended, Limited, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
 };
+use crate::storage::exemplars::StagedExemplar;
 use crate::storage::fingerprint::parse_canonical;
 use crate::storage::log::directory::NONE;
+use crate::storage::log::exemplar::EXEMPLAR_BYTES_MAX;
 use crate::storage::log::file::LogFile;
 use crate::storage::log::format::{
     FRAME_HEADER_BYTES, Frame, FrameWriter, Section, push_metadata, push_sized, push_varint,
@@ -293,7 +296,7 @@ impl Store {
     /// Commits a batch.
     pub fn commit(
         &self,
-        staged: Staged,
+        mut staged: Staged,
         on_reject: OnReject,
     ) -> Result<(Appended, Ticket), AppendError> {
         let max_ms = self.clock.now_ms().saturating_add(self.options.future_ms_max);
@@ -339,6 +342,9 @@ impl Store {
         appended.limited = self.limited(&staged.unknown, &resolved, writer.limited_count);
         appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
         self.add_metadata(writer, &staged.metadata);
+        let (exemplars, base_ms) =
+            (std::mem::take(&mut staged.exemplars), writer.active.header().base_ms);
+        self.add_exemplars(exemplars, base_ms, max_ms, &mut appended, &mut writer.frame);
         self.revive(writer);
         let written = writer.write(&staged).map_err(|err| {
             self.poison("write to the log file failed", &err);
@@ -358,7 +364,12 @@ impl Store {
         };
         let metadata: usize = staged.metadata.iter().map(texts).sum();
         let samples = staged.samples.len() * SAMPLE_BYTES_MAX + staged.histogram_bytes.len();
-        let bytes = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples;
+        // A letter has at most four bytes, a label at least one letter and two bytes of ends.
+        let exemplar =
+            |own: &StagedExemplar| EXEMPLAR_BYTES_MAX + own.canonical.len() + 6 * LABEL_LETTERS_MAX;
+        let exemplars: usize = staged.exemplars.iter().map(exemplar).sum();
+        let bytes =
+            FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples + exemplars;
         let end_bytes = writer.end_bytes + bytes as u64;
         let made = if writer.active.allocated_bytes() < end_bytes && !self.may_grow() {
             Err(io::ErrorKind::StorageFull.into())

@@ -4,6 +4,8 @@
 //! a log file is shorter than 4 GiB. Nothing here panics on damaged bytes: a reader gets `None` or
 //! a reason.
 
+use super::exemplar::read_exemplar;
+use crate::model::exemplar::Exemplar;
 use crate::model::metadata::{Metadata, MetricType};
 
 /// `NTXL`.
@@ -185,6 +187,8 @@ pub enum Section {
     Loose = 5,
     /// Native histograms.
     Histograms = 6,
+    /// Exemplars.
+    Exemplars = 7,
 }
 
 /// A frame under construction.
@@ -206,6 +210,11 @@ impl FrameWriter {
         self.section_start = self.bytes.len();
         self.bytes.push(section as u8);
         self.bytes.extend_from_slice(&[0; SECTION_HEADER_BYTES - 1]);
+        &mut self.bytes
+    }
+
+    /// Where records of the section that was begun go.
+    pub fn body(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
@@ -452,6 +461,13 @@ pub enum Record<'a> {
         /// For [`super::histogram::read_histogram`].
         bytes: &'a [u8],
     },
+    /// An exemplar.
+    Exemplar {
+        /// Labels of its series in canonical form.
+        canonical: &'a [u8],
+        /// The exemplar.
+        exemplar: Exemplar,
+    },
 }
 
 /// Timestamp and bytes of the histogram at the cursor.
@@ -520,6 +536,8 @@ pub fn visit_records<'a>(
                 4 => read_row(&mut section, base_ms),
                 5 => read_loose_record(&mut section, &mut last_series, base_ms),
                 6 => read_histogram_record(&mut section, &mut last_series, base_ms),
+                7 => read_exemplar(&mut section, base_ms)
+                    .map(|(canonical, exemplar)| Record::Exemplar { canonical, exemplar }),
                 _ => return Err("unknown section"),
             };
             visit(record.ok_or(short)?)?;

@@ -120,7 +120,7 @@ pub fn add_to_directory(
             directory.add_histogram(series, shift_bytes + offset, timestamp_ms);
             Ok(())
         }
-        Record::Series { .. } | Record::Metadata { .. } => Ok(()),
+        Record::Series { .. } | Record::Metadata { .. } | Record::Exemplar { .. } => Ok(()),
     })
 }
 

@@ -1,4 +1,5 @@
-//! The registry on disk: all series of the head as of one commit, with their newest samples.
+//! The registry on disk: all series of the head as of one commit, with their newest samples; and
+//! metadata and exemplars.
 //!
 //! Written when a log file is sealed, so that the file may go although later ones use the series
 //! it defined. Series that follow each other share most of their labels: what a series has in
@@ -7,12 +8,18 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::SeriesRef;
 use crate::base::disk::{Disk, DiskFile};
+use crate::model::exemplar::Exemplar;
 use crate::model::metadata::Metadata;
+use crate::storage::append::SeriesKey;
+use crate::storage::exemplars::Stored;
+use crate::storage::fingerprint::push_canonical;
+use crate::storage::log::exemplar::{push_exemplar, read_exemplar};
 use crate::storage::log::format::{
     Cursor, push_metadata, push_sized, push_varint, push_zigzag, read_metadata,
 };
@@ -102,6 +109,7 @@ impl<'a> Writer<'a> {
         path: &'a Path,
         sequence: u64,
         metadata: &[(String, Metadata)],
+        exemplars: &[Arc<Stored>],
     ) -> io::Result<Self> {
         let file = disk.create(path)?;
         let mut buffer = MAGIC.to_vec();
@@ -110,7 +118,8 @@ impl<'a> Writer<'a> {
         for (metric, metadata) in metadata {
             push_metadata(&mut buffer, metric, metadata);
         }
-        Ok(Self {
+        push_varint(&mut buffer, exemplars.len() as u64);
+        let mut writer = Self {
             disk,
             path,
             file,
@@ -120,7 +129,17 @@ impl<'a> Writer<'a> {
             numbers: HashMap::default(),
             last: Last::default(),
             ends: Vec::new(),
-        })
+        };
+        let mut canonical = Vec::new();
+        for own in exemplars {
+            canonical.clear();
+            push_canonical(SeriesKey::Labels(&own.labels), &mut canonical);
+            push_exemplar(&mut writer.buffer, 0, &canonical, &own.exemplar);
+            if writer.buffer.len() >= BUFFER_BYTES {
+                writer.flush()?;
+            }
+        }
+        Ok(writer)
     }
 
     /// Adds a series.
@@ -184,11 +203,20 @@ pub struct Checkpoint {
     pub metadata: Vec<(String, Metadata)>,
 }
 
-/// Reads a checkpoint and hands each series to `visit`.
+/// What is read one at a time.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// An exemplar, of the series with these labels in canonical form; oldest first.
+    Exemplar(&'a [u8], Exemplar),
+    /// A series.
+    Series(Entry<'a>),
+}
+
+/// Reads a checkpoint and hands each exemplar and each series to `visit`.
 pub fn read(
     path: &Path,
     bytes: &[u8],
-    visit: &mut dyn FnMut(Entry<'_>) -> Result<(), &'static str>,
+    visit: &mut dyn FnMut(Item<'_>) -> Result<(), &'static str>,
 ) -> Result<Checkpoint, QueryError> {
     let corrupt = |at: usize, reason| QueryError::Corrupt {
         path: path.to_owned(),
@@ -205,12 +233,19 @@ pub fn read(
         Cursor::new(content, 0, content.len()).ok_or_else(|| corrupt(0, "file is too short"))?;
     let head = read_head(&mut cursor);
     let checkpoint = head.ok_or_else(|| corrupt(cursor.at(), "head of the registry is damaged"))?;
+    let exemplars = cursor.varint().ok_or_else(|| corrupt(cursor.at(), "head is damaged"))?;
+    for _ in 0..exemplars {
+        let at = cursor.at();
+        let (canonical, exemplar) =
+            read_exemplar(&mut cursor, 0).ok_or_else(|| corrupt(at, "exemplar is damaged"))?;
+        visit(Item::Exemplar(canonical, exemplar)).map_err(|reason| corrupt(at, reason))?;
+    }
     let (mut numbered, mut last) = (Vec::new(), Last::default());
     while !cursor.is_empty() {
         let at = cursor.at();
         let entry = read_entry(&mut cursor, &mut numbered, &mut last);
         let entry = entry.ok_or_else(|| corrupt(at, "series is damaged"))?;
-        visit(entry).map_err(|reason| corrupt(at, reason))?;
+        visit(Item::Series(entry)).map_err(|reason| corrupt(at, reason))?;
     }
     Ok(checkpoint)
 }
@@ -291,7 +326,7 @@ mod tests {
             (2, 0, 5, b"instance\xffy\xff"),
             (3, 0, 5, b"instance\xffy\xffjob\xffa\xff"),
         ];
-        let mut writer = Writer::create(&disk, &path, 9, &metadata).unwrap();
+        let mut writer = Writer::create(&disk, &path, 9, &metadata, &[]).unwrap();
         for (series, newest_ms, newest_bits, canonical) in entries {
             let is_hollow = series == 7;
             let entry = Entry { series, newest_ms, newest_bits, is_hollow, canonical };
@@ -300,7 +335,8 @@ mod tests {
         writer.finish().unwrap();
         let bytes = disk.read(&path).unwrap();
         let mut found = Vec::new();
-        let keep = &mut |own: Entry<'_>| {
+        let keep = &mut |item: Item<'_>| {
+            let Item::Series(own) = item else { return Err("no exemplar was written") };
             assert_eq!(own.is_hollow, own.series == 7);
             found.push((own.series, own.newest_ms, own.newest_bits, own.canonical.to_vec()));
             Ok(())
