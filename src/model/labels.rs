@@ -12,15 +12,72 @@ pub const ALERT_NAME: &str = "alertname";
 /// An immutable label set, sorted by name, without empty values. Clones are cheap.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Labels {
-    /// Names and values one after the other.
+    /// For each label the lengths of name and value (see [`push_length`]), the name, the value.
     text: Arc<str>,
-    /// Where each name and each value ends in `text`.
-    ends: Arc<[u32]>,
 }
 
 impl Default for Labels {
     fn default() -> Self {
-        Self { text: Arc::from(""), ends: Arc::from([]) }
+        Self { text: Arc::from("") }
+    }
+}
+
+/// Bits of a length in one letter.
+const LENGTH_BITS: u32 = 15;
+/// Added to letters that are not the last of a length.
+const MORE: u32 = 0x1_0000;
+
+/// Writes a length as letters, 15 bits each, the lowest first: mostly one byte.
+fn push_length(mut length: usize, text: &mut String) {
+    let mask = (1 << LENGTH_BITS) - 1;
+    while mask < length {
+        let letter = MORE + (length & mask) as u32;
+        text.push(char::from_u32(letter).expect("no surrogate"));
+        length >>= LENGTH_BITS;
+    }
+    text.push(char::from_u32(length as u32).expect("no surrogate"));
+}
+
+/// Takes a length off the front.
+#[inline]
+fn take_length(text: &mut &str) -> usize {
+    if let Some(&first) = text.as_bytes().first()
+        && first < 0x80
+    {
+        *text = &text[1..];
+        return usize::from(first);
+    }
+    let (mut length, mut shift) = (0, 0);
+    let mut letters = text.chars();
+    for letter in letters.by_ref().map(u32::from) {
+        length |= (letter as usize & ((1 << LENGTH_BITS) - 1)) << shift;
+        shift += LENGTH_BITS;
+        if letter < MORE {
+            break;
+        }
+    }
+    *text = letters.as_str();
+    length
+}
+
+/// The pairs of a label set.
+#[derive(Clone, Debug)]
+struct Pairs<'a>(&'a str);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let name = take_length(&mut self.0);
+        let value = take_length(&mut self.0);
+        let (name, rest) = self.0.split_at(name);
+        let (value, rest) = rest.split_at(value);
+        self.0 = rest;
+        Some((name, value))
     }
 }
 
@@ -32,19 +89,18 @@ impl Labels {
 
     /// From pairs that are sorted by name, with unique names and without empty values.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let (mut text, mut ends) = (String::new(), Vec::new());
+        let mut text = String::with_capacity(256);
         let mut last: Option<&str> = None;
         for (name, value) in pairs {
             debug_assert!(last.is_none_or(|last| last < name), "labels sorted and unique");
             debug_assert!(!value.is_empty(), "no empty value");
             last = Some(name);
+            push_length(name.len(), &mut text);
+            push_length(value.len(), &mut text);
             text.push_str(name);
-            ends.push(text.len() as u32);
             text.push_str(value);
-            ends.push(text.len() as u32);
         }
-        assert!(u32::try_from(text.len()).is_ok(), "label sets are far below 4 GiB");
-        Self { text: text.into(), ends: ends.into() }
+        Self { text: Arc::from(text.as_str()) }
     }
 
     /// From pairs in any order; of equal names the last wins, empty values are left out.
@@ -60,24 +116,23 @@ impl Labels {
 
     /// Number of labels.
     pub fn len(&self) -> usize {
-        self.ends.len() / 2
+        self.iter().count()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.text.is_empty()
     }
 
-    /// Name and value at a position; panics beyond the end.
-    fn pair(&self, index: usize) -> (&str, &str) {
-        let start = if index == 0 { 0 } else { self.ends[2 * index - 1] as usize };
-        let (middle, end) = (self.ends[2 * index] as usize, self.ends[2 * index + 1] as usize);
-        (&self.text[start..middle], &self.text[middle..end])
+    /// Bytes that a set takes in memory, roughly.
+    pub fn heap_bytes(&self) -> usize {
+        self.text.len() + 2 * size_of::<usize>()
     }
 
     /// The pairs in order of names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
-        (0..self.len()).map(|index| self.pair(index))
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        Pairs(&self.text)
     }
 
     /// The value of a label, if it is there.
@@ -116,6 +171,9 @@ impl PartialOrd for Labels {
 /// Pair by pair; a set that is a beginning of another comes first (`labels.Compare` of Prometheus).
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
+        if self.text == other.text {
+            return Ordering::Equal;
+        }
         self.iter().cmp(other.iter())
     }
 }
@@ -260,6 +318,17 @@ mod tests {
         assert!(set(&[("a", "1")]) < set(&[("a", "1"), ("b", "1")]));
         assert!(set(&[("a", "1"), ("b", "1")]) < set(&[("a", "2")]));
         assert!(set(&[("a", "2")]) < set(&[("b", "1")]));
+    }
+
+    #[test]
+    fn long_names_and_values_are_kept() {
+        for length in [1, 0x7f, 0x80, 0x7fff, 0x8000, 0x12345, 0xd800, 0xffff, 0x1_0000, 1 << 20] {
+            let (name, value) = ("n".repeat(length), "ä".repeat(length));
+            let labels = Labels::from_pairs([(name.as_str(), "x"), ("zz", &value), ("~", "last")]);
+            let pairs: Vec<_> = labels.iter().collect();
+            assert!(pairs == [(name.as_str(), "x"), ("zz", &value), ("~", "last")], "{length}");
+            assert_eq!(labels.len(), 3);
+        }
     }
 
     #[test]

@@ -96,6 +96,16 @@ pub fn push_canonical(series: SeriesKey<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// The order of two label sets in canonical form: as [`Labels`] are ordered.
+pub fn compare_canonical(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    let (a_words, _) = a.as_chunks::<8>();
+    let (b_words, _) = b.as_chunks::<8>();
+    let same = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    // The end of a text comes before any letter.
+    let rank = |byte: &u8| byte.wrapping_add(1);
+    a[same..].iter().map(rank).cmp(b[same..].iter().map(rank))
+}
+
 /// The label set of a canonical form; `None` when it is none (damaged bytes).
 pub fn parse_canonical(canonical: &[u8]) -> Option<Labels> {
     let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -170,6 +180,17 @@ mod tests {
         ) {
             let labels = Labels::from_pairs(a);
             prop_assert_eq!(parse_canonical(&canonical(&labels)).unwrap(), labels);
+        }
+
+        #[test]
+        fn forms_are_ordered_as_labels(
+            a in prop::collection::btree_map("[a-c\u{0}é\u{7f}]{0,9}", "[a-b\u{0}\u{10ffff}]{1,9}", 0..4),
+            b in prop::collection::btree_map("[a-c\u{0}é\u{7f}]{0,9}", "[a-b\u{0}\u{10ffff}]{1,9}", 0..4),
+            common in 0_usize..4,
+        ) {
+            let shared = a.iter().take(common).chain(&b);
+            let (a, b) = (Labels::from_pairs(&a), Labels::from_pairs(shared));
+            prop_assert_eq!(compare_canonical(&canonical(&a), &canonical(&b)), a.cmp(&b));
         }
     }
 }

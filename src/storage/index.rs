@@ -7,6 +7,7 @@
 pub mod dictionary;
 pub mod matchers;
 pub mod postings;
+pub mod union;
 
 use roaring::RoaringBitmap;
 

@@ -5,29 +5,78 @@
 //! length, then the registry, then the version; so every series of a visible commit is in the
 //! registry, and what is no longer in the registry is in a segment of the version.
 
+mod columns;
 mod labels;
 pub mod log_reader;
 pub mod merge;
 pub mod segment_reader;
+mod selections;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::delete::visible;
+use super::fingerprint::{compare_canonical, parse_canonical};
 use super::log::file::LogFile;
 use super::registry::{Registry, SeriesRef};
 use super::segment::Segment;
-use super::select::{BlockSource, ColumnBlock, QueryError, SelectHints, Selection, SeriesMeta};
+use super::select::{
+    BLOCK_SERIES_MAX, BlockSource, Column, ColumnBlock, QueryError, Run, SelectHints, Selection,
+    SeriesColumns, SeriesMeta,
+};
 use super::store::Store;
 use super::version::{OpenSegment, Version};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
-use merge::{Parts, Sharing};
+use columns::{LogColumns, Piece, SharedTimes};
+use merge::{Parts, Sharing, Times};
 use segment_reader::TimestampColumns;
+use selections::{Found, Key, Selections};
+
+/// Columns of log files that are kept for later queries.
+const COLUMNS_BYTES_MAX: usize = 64 << 20;
+/// Selections that are kept for later queries.
+const SELECTIONS_BYTES_MAX: usize = 64 << 20;
+/// Columns of log files that a query reads at a time where they are not kept: each pass over the
+/// rows should serve many series.
+const AHEAD_BYTES_MAX: usize = 16 << 20;
+/// Threads of one query that read ahead without being in each other's way.
+const AHEAD_MAX: usize = 4;
+
+/// What queries leave for later ones.
+pub struct Kept {
+    columns: Arc<LogColumns>,
+    selections: Selections,
+    /// The oldest log file when last looked: what was older has been sealed.
+    oldest_log: AtomicU64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            columns: Arc::new(LogColumns::new(COLUMNS_BYTES_MAX)),
+            selections: Selections::new(SELECTIONS_BYTES_MAX),
+            oldest_log: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Kept {
+    /// Drops what was kept of files that are no more.
+    fn forget_sealed(&self, version: &Version) {
+        let oldest = version.logs.first().map_or(0, |log| log.id());
+        if self.oldest_log.fetch_max(oldest, Ordering::Relaxed) < oldest {
+            self.columns.forget_before(oldest);
+            self.selections.forget_before(oldest);
+        }
+    }
+}
 
 /// What one query sees.
 pub struct Snapshot {
@@ -65,8 +114,8 @@ impl Snapshot {
 }
 
 /// Where the samples of one series of a selection are.
-#[derive(Default)]
-struct Source {
+#[derive(Clone, Debug, Default)]
+pub struct Source {
     head: Option<SeriesRef>,
     /// Positions of segments in the version, ascending, and ordinals in them.
     segments: SmallVec<[(u32, u32); 2]>,
@@ -75,8 +124,29 @@ struct Source {
 struct Blocks {
     snapshot: Snapshot,
     range: TimeRange,
-    sources: Vec<Source>,
-    columns: TimestampColumns,
+    found: Arc<Found>,
+    /// Columns of segments.
+    sealed: TimestampColumns,
+    columns: Arc<LogColumns>,
+    times: SharedTimes,
+    stride: OnceLock<Stride>,
+    ahead: Mutex<Vec<Arc<Ahead>>>,
+}
+
+/// How blocks are read.
+#[derive(Clone, Copy)]
+struct Stride {
+    /// How many series at a time.
+    series: usize,
+    /// Whether columns of log files are kept.
+    keep: bool,
+}
+
+/// Series that were read together.
+struct Ahead {
+    first: usize,
+    /// Nothing: not read yet.
+    series: Mutex<Option<Vec<SeriesColumns>>>,
 }
 
 impl Store {
@@ -99,48 +169,172 @@ impl Store {
         range: TimeRange,
         hints: &SelectHints,
     ) -> Result<Selection, QueryError> {
-        let (snapshot, found) = self.snapshot(|registry, snapshot| {
-            let series = head_series(registry, snapshot, matchers, range);
-            let identified =
-                |series| (registry.fingerprint(series), registry.labels(series), series);
-            series.iter().map(identified).collect::<Vec<_>>()
+        let mut key = Key::new(matchers);
+        let (snapshot, head) = self.snapshot(|registry, snapshot| {
+            key.logs = snapshot.logs(range).map(|log| (log.id(), series_count(log))).collect();
+            if !key.logs.is_empty() {
+                key.head_changes = registry.index().changes();
+            }
+            let segments = snapshot.segments(range);
+            key.segments = segments.map(|(position, own)| (position, own.entry.id)).collect();
+            let known = is_kept(snapshot).then(|| self.kept.selections.get(&key)).flatten();
+            known.ok_or_else(|| {
+                let series = self.head_series(registry, snapshot, matchers, range);
+                HeadSeries::copy(registry, &series)
+            })
         });
-        let mut found = Found::new(found);
-        for (position, own) in snapshot.segments(range) {
-            let selected = own.segment.select(matchers)?;
-            for ordinal in selected.into_iter().filter(|ordinal| own.shows(range, *ordinal)) {
-                found.add(position, ordinal, &own.segment)?;
+        self.kept.forget_sealed(&snapshot.version);
+        let found = match head {
+            Ok(found) => found,
+            Err(head) => {
+                let found = Arc::new(find(head, &snapshot, matchers, range)?);
+                if is_kept(&snapshot) {
+                    self.kept.selections.put(key, &found);
+                }
+                found
+            }
+        };
+        let all = &found.series;
+        let series = match hints.series_count_max {
+            0 => Arc::clone(all),
+            max => all.get(..max).map_or_else(|| Arc::clone(all), Into::into),
+        };
+        let blocks = Blocks {
+            snapshot,
+            range,
+            found,
+            sealed: TimestampColumns::default(),
+            columns: Arc::clone(&self.kept.columns),
+            times: SharedTimes::default(),
+            stride: OnceLock::new(),
+            ahead: Mutex::default(),
+        };
+        Ok(Selection::new(series, Box::new(blocks)))
+    }
+
+    /// Series of the head that fulfil the matchers and may have samples in the range.
+    fn head_series(
+        &self,
+        registry: &Registry,
+        snapshot: &Snapshot,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> RoaringBitmap {
+        let mut logs = snapshot.logs(range).map(|log| self.kept.selections.present(log));
+        let Some(first) = logs.next() else { return RoaringBitmap::new() };
+        let mut found = if matchers.is_empty() {
+            registry.index().ids().clone()
+        } else {
+            registry.index().select(matchers)
+        };
+        match logs.next() {
+            None => found &= &*first,
+            Some(second) => {
+                let mut present = &*first | &*second;
+                logs.for_each(|more| present |= &*more);
+                found &= present;
             }
         }
-        let mut all = found.all;
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        if hints.series_count_max > 0 {
-            all.truncate(hints.series_count_max);
+        let logs = snapshot.logs(range);
+        let logs: Vec<_> = logs.map(|log| (log, snapshot.version.hidden_in_log(log))).collect();
+        if logs.iter().all(|(_, hidden)| hidden.is_empty()) {
+            return found;
         }
-        let (labels, sources): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-        let series = labels.into_iter().map(SeriesMeta::new).collect();
-        let columns = TimestampColumns::default();
-        Ok(Selection::new(series, Box::new(Blocks { snapshot, range, sources, columns })))
+        let shows = |series: &u32| {
+            logs.iter().any(|(log, hidden)| {
+                let directory = log.directory().read();
+                let mut parts = visible(range, *series, hidden.iter().copied()).into_iter();
+                directory.has(*series) && parts.any(|part| part.overlaps(directory.range()))
+            })
+        };
+        found.iter().filter(shows).collect()
     }
 }
 
+/// Whether answers may be kept: not while deletions hide parts of series.
+fn is_kept(snapshot: &Snapshot) -> bool {
+    snapshot.version.tombstones.is_empty()
+}
+
+/// Grows with each series that a log file has the first samples of.
+fn series_count(log: &LogFile) -> u64 {
+    log.directory().read().chunk_count()
+}
+
+/// Series of the head, copied while it was locked.
+struct HeadSeries {
+    /// Labels in canonical form, one after the other.
+    canonical: Vec<u8>,
+    /// Number, fingerprint, where the labels end.
+    all: Vec<(SeriesRef, u128, usize)>,
+}
+
+impl HeadSeries {
+    fn copy(registry: &Registry, series: &RoaringBitmap) -> Self {
+        let mut own =
+            Self { canonical: Vec::new(), all: Vec::with_capacity(series.len() as usize) };
+        for series in series {
+            own.canonical.extend_from_slice(registry.canonical(series));
+            own.all.push((series, registry.fingerprint(series), own.canonical.len()));
+        }
+        own
+    }
+
+    /// In label order, with fingerprints.
+    fn sorted(self) -> Vec<(u128, Labels, SeriesRef)> {
+        let mut start = 0;
+        let mut all: Vec<(&[u8], u128, SeriesRef)> = Vec::with_capacity(self.all.len());
+        for (series, fingerprint, end) in self.all {
+            all.push((&self.canonical[start..end], fingerprint, series));
+            start = end;
+        }
+        all.sort_unstable_by(|a, b| compare_canonical(a.0, b.0));
+        let parsed = |(canonical, fingerprint, series)| {
+            let labels = parse_canonical(canonical).expect("only whole label sets are bound");
+            (fingerprint, labels, series)
+        };
+        all.into_iter().map(parsed).collect()
+    }
+}
+
+/// The series of head and segments in label order.
+fn find(
+    head: HeadSeries,
+    snapshot: &Snapshot,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<Found, QueryError> {
+    let mut merging = Merging::default();
+    let mut segments = snapshot.segments(range).peekable();
+    let has_segments = segments.peek().is_some();
+    for (fingerprint, labels, series) in head.sorted() {
+        if has_segments {
+            merging.by_fingerprint.insert(fingerprint, merging.all.len() as u32);
+        }
+        merging.all.push((labels, Source { head: Some(series), segments: SmallVec::new() }));
+    }
+    for (position, own) in segments {
+        let selected = own.segment.select(matchers)?;
+        for ordinal in selected.into_iter().filter(|ordinal| own.shows(range, *ordinal)) {
+            merging.add(position, ordinal, &own.segment)?;
+        }
+    }
+    let mut all = merging.all;
+    // Stable: it finds what is in order already, and that is nearly everything.
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let (series, sources): (Vec<_>, Vec<_>) =
+        all.into_iter().map(|(labels, source)| (SeriesMeta::new(labels), source)).unzip();
+    Ok(Found { series: series.into(), sources: sources.into() })
+}
+
 /// The series of a selection while it is put together.
-struct Found {
+#[derive(Default)]
+struct Merging {
     all: Vec<(Labels, Source)>,
     by_fingerprint: HashMap<u128, u32, foldhash::fast::RandomState>,
 }
 
-impl Found {
-    fn new(head: Vec<(u128, Labels, SeriesRef)>) -> Self {
-        let mut by_fingerprint = HashMap::default();
-        let mut all = Vec::with_capacity(head.len());
-        for (fingerprint, labels, series) in head {
-            by_fingerprint.insert(fingerprint, all.len() as u32);
-            all.push((labels, Source { head: Some(series), segments: SmallVec::new() }));
-        }
-        Self { all, by_fingerprint }
-    }
-
+impl Merging {
     fn add(&mut self, position: u32, ordinal: u32, segment: &Segment) -> Result<(), QueryError> {
         let next = self.all.len() as u32;
         let at = *self.by_fingerprint.entry(segment.fingerprint(ordinal)?).or_insert(next);
@@ -152,57 +346,189 @@ impl Found {
     }
 }
 
-/// Series of the head that fulfil the matchers and may have samples in the range.
-fn head_series(
-    registry: &Registry,
-    snapshot: &Snapshot,
-    matchers: &[Matcher],
-    range: TimeRange,
-) -> RoaringBitmap {
-    let mut logs = snapshot.logs(range).peekable();
-    if logs.peek().is_none() {
-        return RoaringBitmap::new();
-    }
-    let directories: Vec<_> =
-        logs.map(|log| (log.directory().read(), snapshot.version.hidden_in_log(log))).collect();
-    let matching = registry.index().select(matchers);
-    let present = |series: &u32| {
-        directories.iter().any(|(directory, hidden)| {
-            let shows = || {
-                let parts = visible(range, *series, hidden.iter().copied());
-                parts.into_iter().any(|part| part.overlaps(directory.range()))
-            };
-            directory.has(*series) && (hidden.is_empty() || shows())
-        })
-    };
-    matching.iter().filter(present).collect()
-}
-
 impl BlockSource for Blocks {
     fn block(&self, first: u32, count: usize) -> Result<ColumnBlock, QueryError> {
-        let start = first as usize;
-        let sources = self.sources.get(start..start + count).unwrap_or(&[]);
-        let mut parts: Vec<Parts> = sources.iter().map(|_| Parts::default()).collect();
-        let head: Vec<_> = (0..)
-            .zip(sources)
-            .filter_map(|(position, source)| Some((position, source.head?)))
-            .collect();
-        for (position, source) in sources.iter().enumerate() {
-            for (segment, ordinal) in &source.segments {
-                let own = &self.snapshot.version.segments[*segment as usize];
-                let target = &mut parts[position];
-                for range in own.visible(self.range, *ordinal) {
-                    self.columns.read(*segment, &own.segment, *ordinal, range, target)?;
-                }
-            }
+        let (start, end) = (first as usize, first as usize + count);
+        let stride = self.stride();
+        let own = start / stride * stride;
+        if stride == BLOCK_SERIES_MAX || own + stride < end {
+            return Ok(ColumnBlock { series: self.load(start, end)? });
         }
+        let ahead = self.ahead(own);
+        let mut series = ahead.series.lock();
+        let series = match &mut *series {
+            Some(series) => series,
+            none => {
+                let until = self.found.sources.len().min(own + stride);
+                none.insert(self.load(own, until)?)
+            }
+        };
+        Ok(ColumnBlock { series: series[start - own..end - own].to_vec() })
+    }
+
+    fn stride(&self) -> usize {
+        self.strides().series
+    }
+}
+
+impl Blocks {
+    fn strides(&self) -> Stride {
+        *self.stride.get_or_init(|| self.find_stride())
+    }
+
+    /// The series from `first` on that are read together.
+    fn ahead(&self, first: usize) -> Arc<Ahead> {
+        let mut all = self.ahead.lock();
+        if let Some(found) = all.iter().find(|own| own.first == first) {
+            return Arc::clone(found);
+        }
+        if all.len() == AHEAD_MAX {
+            all.remove(0);
+        }
+        let new = Arc::new(Ahead { first, series: Mutex::new(None) });
+        all.push(Arc::clone(&new));
+        new
+    }
+
+    fn find_stride(&self) -> Stride {
+        let sources = &self.found.sources;
+        let rows = |log: &Arc<LogFile>| {
+            let directory = log.directory().read();
+            let groups = (0..).map_while(|group| directory.group(group));
+            groups.map(|group| group.rows.len()).max().unwrap_or(0)
+        };
+        let rows: usize = self.snapshot.logs(self.range).map(rows).sum();
+        if rows == 0 || self.columns.has_room(rows.saturating_mul(sources.len())) {
+            self.prepare();
+            return Stride { series: BLOCK_SERIES_MAX, keep: true };
+        }
+        let count = AHEAD_BYTES_MAX / (size_of::<f64>() * rows + size_of::<SeriesColumns>());
+        let series = (count / BLOCK_SERIES_MAX).max(1) * BLOCK_SERIES_MAX;
+        Stride { series, keep: false }
+    }
+
+    /// Goes through the rows of log files once for all blocks.
+    fn prepare(&self) {
+        if self.found.sources.len() <= BLOCK_SERIES_MAX {
+            return;
+        }
+        let sources = (0..).zip(self.found.sources.iter());
+        let head: Vec<_> = sources.filter_map(|(at, own)| Some((at, own.head?))).collect();
         for log in self.snapshot.logs(self.range) {
-            let limit_bytes = self.snapshot.limit_bytes(log);
-            let hidden = self.snapshot.version.hidden_in_log(log);
-            log_reader::read_visible(log, limit_bytes, &head, self.range, &hidden, &mut parts)?;
+            // What goes wrong here goes wrong again where the columns are read.
+            let _ = self.columns.prepare((log, self.snapshot.limit_bytes(log)), &head);
+        }
+    }
+
+    fn load(&self, start: usize, end: usize) -> Result<Vec<SeriesColumns>, QueryError> {
+        let sources = self.found.sources.get(start..end).unwrap_or(&[]);
+        let mut all: Vec<Gathering> = sources.iter().map(|_| Gathering::Nothing).collect();
+        let mut scratch = Vec::new();
+        for (source, target) in sources.iter().zip(&mut all) {
+            self.load_sealed(source, target, &mut scratch)?;
+        }
+        let head: Vec<_> =
+            (0..).zip(sources).filter_map(|(at, source)| Some((at, source.head?))).collect();
+        for log in self.snapshot.logs(self.range) {
+            self.load_log(log, &head, &mut all)?;
         }
         let mut sharing = Sharing::default();
-        let series = parts.into_iter().map(|parts| parts.finish(&mut sharing)).collect();
-        Ok(ColumnBlock { series })
+        Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
+    }
+
+    fn load_sealed(
+        &self,
+        source: &Source,
+        target: &mut Gathering,
+        scratch: &mut Vec<f64>,
+    ) -> Result<(), QueryError> {
+        for (segment, ordinal) in &source.segments {
+            let own = &self.snapshot.version.segments[*segment as usize];
+            if own.hidden.is_empty() {
+                let piece =
+                    self.sealed.piece(*segment, &own.segment, *ordinal, self.range, scratch)?;
+                if let Some(piece) = piece {
+                    target.push(piece);
+                    continue;
+                }
+            }
+            for range in own.visible(self.range, *ordinal) {
+                let parts = target.parts();
+                self.sealed.read(*segment, &own.segment, *ordinal, range, parts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_log(
+        &self,
+        log: &LogFile,
+        head: &[(usize, SeriesRef)],
+        all: &mut [Gathering],
+    ) -> Result<(), QueryError> {
+        let limit_bytes = self.snapshot.limit_bytes(log);
+        let file = (log, limit_bytes);
+        let (reach, keep) = ((self.range, &self.times), self.strides().keep);
+        let hidden = self.snapshot.version.hidden_in_log(log);
+        let is_whole =
+            |own: &(usize, SeriesRef)| !hidden.iter().any(|hidden| hidden.series.contains(own.1));
+        let (head, partly): (Vec<_>, Vec<_>) = head.iter().copied().partition(is_whole);
+        let mut others = self.columns.read(file, &head, reach, keep, &mut |at, piece| {
+            all[at].push(piece);
+        })?;
+        others.extend(partly);
+        for some in others.chunks(BLOCK_SERIES_MAX) {
+            let wanted: Vec<_> = (0..).zip(some).map(|(at, (_, series))| (at, *series)).collect();
+            let mut parts: Vec<_> =
+                some.iter().map(|(at, _)| std::mem::take(all[*at].parts())).collect();
+            log_reader::read_visible(log, limit_bytes, &wanted, self.range, &hidden, &mut parts)?;
+            for ((at, _), parts) in some.iter().zip(parts) {
+                all[*at] = Gathering::Several(parts);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Samples of one series while they are put together, in order of acceptance.
+enum Gathering {
+    Nothing,
+    /// As they are.
+    One(Piece),
+    /// To be merged.
+    Several(Parts),
+}
+
+impl Gathering {
+    fn push(&mut self, piece: Piece) {
+        if let Self::Nothing = self {
+            *self = Self::One(piece);
+        } else {
+            self.parts().push(Times::Shared(piece.0), piece.1.to_vec());
+        }
+    }
+
+    fn parts(&mut self) -> &mut Parts {
+        if !matches!(self, Self::Several(_)) {
+            let before = std::mem::replace(self, Self::Several(Parts::default()));
+            if let (Self::One((times, values)), Self::Several(parts)) = (before, &mut *self) {
+                parts.push(Times::Shared(times), values.to_vec());
+            }
+        }
+        match self {
+            Self::Several(parts) => parts,
+            Self::Nothing | Self::One(_) => unreachable!("replaced above"),
+        }
+    }
+
+    fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
+        match self {
+            Self::Nothing => SeriesColumns::default(),
+            Self::One((timestamps_ms, values)) => {
+                let run = Run { timestamps_ms, values: Column::Floats(values), starts_ms: None };
+                SeriesColumns { runs: vec![run] }
+            }
+            Self::Several(parts) => parts.finish(sharing),
+        }
     }
 }

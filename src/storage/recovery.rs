@@ -28,6 +28,7 @@ use super::log::scan::{Tail, add_to_directory, scan};
 use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
+use super::query::Kept;
 use super::registry::{Registry, SeriesRef, checkpoint};
 use super::reserve;
 use super::segment::{Segment, UNKNOWN_VERSION};
@@ -109,6 +110,7 @@ pub fn open(
         retention: ArcSwap::from_pointee(options.retention.clone()),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
         registry: RwLock::new(recovered.registry),
+        kept: Kept::default(),
         metadata: RwLock::new(recovered.metadata),
         exemplars: RwLock::new(recovered.exemplars),
         exemplars_max: AtomicI64::new(EXEMPLARS_MAX),

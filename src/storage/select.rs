@@ -94,17 +94,23 @@ impl SeriesMeta {
 pub trait BlockSource: Send + Sync {
     /// The samples of `count` series from `first` on, within the range the selection was made for.
     fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError>;
+
+    /// See [`Selection::stride`].
+    fn stride(&self) -> usize {
+        BLOCK_SERIES_MAX
+    }
 }
 
 /// The series of a query, and a door to their samples.
 pub struct Selection {
-    series: Vec<SeriesMeta>,
+    series: Arc<[SeriesMeta]>,
     source: Box<dyn BlockSource>,
 }
 
 impl Selection {
     /// Series in label order and where their samples come from.
-    pub fn new(series: Vec<SeriesMeta>, source: Box<dyn BlockSource>) -> Self {
+    pub fn new(series: impl Into<Arc<[SeriesMeta]>>, source: Box<dyn BlockSource>) -> Self {
+        let series = series.into();
         debug_assert!(series.is_sorted_by(|a, b| a.labels < b.labels), "label order, no duplicate");
         Self { series, source }
     }
@@ -123,6 +129,12 @@ impl Selection {
     /// The series, in label order.
     pub fn series(&self) -> &[SeriesMeta] {
         &self.series
+    }
+
+    /// Series, a multiple of [`BLOCK_SERIES_MAX`], that are best pulled by one thread one block
+    /// after the other: the first of the selection, the next, and so on.
+    pub fn stride(&self) -> usize {
+        self.source.stride().max(1).next_multiple_of(BLOCK_SERIES_MAX)
     }
 
     /// At most [`BLOCK_SERIES_MAX`] neighbouring series with their complete samples of the range.

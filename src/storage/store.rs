@@ -68,6 +68,8 @@ pub struct Store {
     pub(super) metrics: Metrics,
     pub(super) key: HashKey,
     pub(super) registry: RwLock<Registry>,
+    /// What queries found and read, kept for the next ones.
+    pub(super) kept: super::query::Kept,
     pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
     /// Held by whoever merges segments.
     pub(super) compaction: Mutex<()>,

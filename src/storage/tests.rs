@@ -8,6 +8,7 @@ mod deleting;
 mod exemplars;
 mod histograms;
 mod limits;
+mod reading;
 mod retention;
 mod sealing;
 mod sharding;

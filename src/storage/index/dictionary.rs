@@ -1,12 +1,17 @@
 //! Label names and values of the head in order, each with its series.
 //!
-//! Most values of the costly labels (pod, uuid, path) belong to one series: such a value has no
-//! bitmap of its own.
+//! Most values of the costly labels (pod, uuid, path) belong to one series or to few: such a value
+//! has no bitmap of its own.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use roaring::RoaringBitmap;
+
+use super::union::{IdSet as _, Union};
+
+/// Series of a value that are kept as a list.
+const FEW_MAX: usize = 16;
 
 /// Label names and their values.
 #[derive(Debug, Default)]
@@ -24,6 +29,8 @@ pub struct Values {
 pub enum Postings {
     /// One series.
     One(u32),
+    /// Up to [`FEW_MAX`], ascending.
+    Few(Vec<u32>),
     /// Several, or what is left of them.
     Many(Box<RoaringBitmap>),
 }
@@ -114,7 +121,14 @@ impl Postings {
     fn insert(&mut self, id: u32) {
         match self {
             Self::One(own) if *own == id => {}
-            Self::One(own) => *self = Self::Many(Box::new(RoaringBitmap::from_iter([*own, id]))),
+            Self::One(own) => *self = Self::Few(vec![id.min(*own), id.max(*own)]),
+            Self::Few(ids) => {
+                let Err(at) = ids.binary_search(&id) else { return };
+                ids.insert(at, id);
+                if FEW_MAX < ids.len() {
+                    *self = Self::Many(Box::new(ids.iter().copied().collect()));
+                }
+            }
             Self::Many(ids) => {
                 ids.insert(id);
             }
@@ -125,6 +139,10 @@ impl Postings {
     fn remove(&mut self, id: u32) -> bool {
         match self {
             Self::One(own) => *own == id,
+            Self::Few(ids) => {
+                ids.retain(|own| *own != id);
+                ids.is_empty()
+            }
             Self::Many(ids) => {
                 ids.remove(id);
                 ids.is_empty()
@@ -137,6 +155,7 @@ impl Postings {
     pub fn len(&self) -> u64 {
         match self {
             Self::One(_) => 1,
+            Self::Few(ids) => ids.len() as u64,
             Self::Many(ids) => ids.len(),
         }
     }
@@ -147,7 +166,17 @@ impl Postings {
             Self::One(id) => {
                 into.insert(*id);
             }
+            Self::Few(ids) => into.extend(ids),
             Self::Many(ids) => *into |= &**ids,
+        }
+    }
+
+    /// Adds the series to a union of many.
+    pub fn join(&self, into: &mut Union) {
+        match self {
+            Self::One(id) => into.insert(*id),
+            Self::Few(ids) => ids.iter().for_each(|id| into.insert(*id)),
+            Self::Many(ids) => into.add_set(ids),
         }
     }
 
@@ -155,6 +184,7 @@ impl Postings {
     pub fn intersects(&self, set: &RoaringBitmap) -> bool {
         match self {
             Self::One(id) => set.contains(*id),
+            Self::Few(ids) => ids.iter().any(|id| set.contains(*id)),
             Self::Many(ids) => !ids.is_disjoint(set),
         }
     }

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::LabelIndex;
 use super::dictionary::{Dictionary, Values};
+use super::union::Union;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::matcher::Matcher;
 use crate::storage::stats::NamedCount;
@@ -16,6 +17,7 @@ use crate::storage::stats::NamedCount;
 pub struct HeadIndex {
     all: RoaringBitmap,
     names: Dictionary,
+    changes: u64,
 }
 
 /// What `/api/v1/status/tsdb` tells of the head; each list in descending order, limited.
@@ -46,10 +48,21 @@ impl HeadIndex {
         self.all.len()
     }
 
+    /// Counts insertions and removals: as long as it is the same, so are all answers.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The ids of all series.
+    pub fn ids(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
     /// Adds a series. Its id must be free.
     pub fn insert(&mut self, id: u32, labels: &Labels) {
         let new = self.all.insert(id);
         debug_assert!(new, "an id belongs to one series");
+        self.changes += 1;
         for (name, value) in labels.iter() {
             self.names.insert(name, value, id);
         }
@@ -60,6 +73,7 @@ impl HeadIndex {
         if !self.all.remove(id) {
             return;
         }
+        self.changes += 1;
         for (name, value) in labels.iter() {
             self.names.remove(name, value, id);
         }
@@ -148,9 +162,11 @@ impl LabelIndex for HeadIndex {
         into: &mut RoaringBitmap,
     ) -> Result<(), Infallible> {
         let Some(values) = self.names.values(name) else { return Ok(()) };
+        let mut union = Union::default();
         for (_, ids) in values.with_prefix(prefix).filter(|(value, _)| accept(value)) {
-            ids.add_to(into);
+            ids.join(&mut union);
         }
+        *into |= union.finish();
         Ok(())
     }
 }

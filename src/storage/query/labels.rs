@@ -1,10 +1,8 @@
 //! Label names and values, of all series or of those that matchers select.
 
-use std::collections::BTreeSet;
-
 use roaring::RoaringBitmap;
 
-use super::{Snapshot, head_series};
+use super::Snapshot;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use crate::storage::index::postings::HeadIndex;
@@ -20,8 +18,7 @@ impl Store {
         sets: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<Vec<String>, QueryError> {
-        let head = |index: &HeadIndex, within: &RoaringBitmap| index.label_names(Some(within));
-        self.labels_by(sets, range, head, Segment::label_names)
+        self.labels_by(sets, range, HeadIndex::label_names, Segment::label_names)
     }
 
     /// See [`crate::storage::select::Select::label_values`].
@@ -32,7 +29,7 @@ impl Store {
         range: TimeRange,
     ) -> Result<Vec<String>, QueryError> {
         let head =
-            |index: &HeadIndex, within: &RoaringBitmap| index.label_values(name, Some(within));
+            |index: &HeadIndex, within: Option<&RoaringBitmap>| index.label_values(name, within);
         self.labels_by(sets, range, head, |segment, within| segment.label_values(name, within))
     }
 
@@ -40,17 +37,21 @@ impl Store {
         &self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        head: impl Fn(&HeadIndex, &RoaringBitmap) -> Vec<String>,
+        head: impl Fn(&HeadIndex, Option<&RoaringBitmap>) -> Vec<String>,
         sealed: impl Fn(&Segment, Option<&RoaringBitmap>) -> Result<Vec<String>, QueryError>,
     ) -> Result<Vec<String>, QueryError> {
         let look = |registry: &Registry, snapshot: &Snapshot| {
-            let none = || head_series(registry, snapshot, &[], range);
-            let select = |set: &Vec<Matcher>| Ok(head_series(registry, snapshot, set, range));
-            let within = any_of(sets, select)?;
-            Ok::<_, QueryError>(head(registry.index(), &within.unwrap_or_else(none)))
+            let select = |set: &[Matcher]| Ok(self.head_series(registry, snapshot, set, range));
+            let within = match any_of(sets, |set| select(set))? {
+                Some(within) => within,
+                None => select(&[])?,
+            };
+            let index = registry.index();
+            let is_all = within.len() == index.series_count();
+            Ok::<_, QueryError>(head(index, (!is_all).then_some(&within)))
         };
         let (snapshot, found) = self.snapshot(look);
-        let mut all: BTreeSet<String> = found?.into_iter().collect();
+        let mut all = found?;
         for (_, own) in snapshot.segments(range) {
             let mut within = any_of(sets, |set| own.segment.select(set))?;
             if !own.hidden.is_empty() {
@@ -60,7 +61,10 @@ impl Store {
             }
             all.extend(sealed(&own.segment, within.as_ref())?);
         }
-        Ok(all.into_iter().collect())
+        // Each list is in order, which this sort makes use of.
+        all.sort();
+        all.dedup();
+        Ok(all)
     }
 }
 

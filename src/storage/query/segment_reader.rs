@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::columns::Piece;
 use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
 use crate::storage::segment::{ChunkKind, Segment, TimestampsId};
@@ -13,9 +14,13 @@ use crate::storage::select::QueryError;
 /// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
 const KEPT_ROWS_MAX: usize = 1 << 20;
 
+/// Part of a timestamp column: position of the segment, column, first row, row after the last.
+type Cut = (u32, TimestampsId, usize, usize);
+
 #[derive(Default)]
 struct Columns {
     by_id: HashMap<(u32, TimestampsId), Arc<[i64]>, foldhash::fast::RandomState>,
+    cuts: HashMap<Cut, Arc<[i64]>, foldhash::fast::RandomState>,
     row_count: usize,
 }
 
@@ -41,6 +46,58 @@ impl TimestampColumns {
         kept.row_count += column.len();
         kept.by_id.insert((position, id), Arc::clone(&column));
         Ok(column)
+    }
+
+    /// Some rows of a column; the same slice for all that ask.
+    fn cut(&self, key: Cut, whole: &[i64]) -> Arc<[i64]> {
+        let mut kept = self.0.lock();
+        if let Some(cut) = kept.cuts.get(&key) {
+            return Arc::clone(cut);
+        }
+        let cut: Arc<[i64]> = whole[key.2..key.3].into();
+        if kept.row_count + cut.len() > KEPT_ROWS_MAX {
+            *kept = Columns::default();
+        }
+        kept.row_count += cut.len();
+        kept.cuts.insert(key, Arc::clone(&cut));
+        cut
+    }
+
+    /// The samples of a series that lie in the range, when they are floats of one chunk.
+    pub fn piece(
+        &self,
+        position: u32,
+        segment: &Segment,
+        ordinal: u32,
+        range: TimeRange,
+        scratch: &mut Vec<f64>,
+    ) -> Result<Option<Piece>, QueryError> {
+        let chunks = segment.chunks(ordinal, range)?;
+        let [chunk] = chunks.as_slice() else { return Ok(None) };
+        if chunk.kind != ChunkKind::Floats {
+            return Ok(None);
+        }
+        let whole = self.get(position, segment, chunk.timestamps)?;
+        let times = segment.chunk_timestamps(chunk, &whole)?;
+        if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
+            let mut values: Arc<[f64]> = std::iter::repeat_n(0.0, chunk.count as usize).collect();
+            let target = Arc::get_mut(&mut values).expect("nobody else knows it");
+            segment.decode_values_into(chunk, target)?;
+            return Ok(Some((times, values)));
+        }
+        let start = times.partition_point(|ms| *ms < range.min_ms);
+        let end = times.partition_point(|ms| *ms <= range.max_ms);
+        if start == end {
+            return Ok(None);
+        }
+        let cut = if Arc::ptr_eq(&times, &whole) {
+            self.cut((position, chunk.timestamps, start, end), &whole)
+        } else {
+            times[start..end].into()
+        };
+        scratch.resize(chunk.count as usize, 0.0);
+        segment.decode_values_into(chunk, scratch)?;
+        Ok(Some((cut, scratch[start..end].into())))
     }
 
     /// Adds the samples of a series that lie in the range.

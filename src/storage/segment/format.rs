@@ -6,6 +6,7 @@
 use roaring::RoaringBitmap;
 
 use crate::encoding::column::varint;
+use crate::storage::index::union::IdSet;
 
 /// First bytes of a segment.
 pub(super) const HEADER_MAGIC: [u8; 8] = *b"NTHXSEGM";
@@ -317,7 +318,7 @@ pub(super) fn put_postings(runs: &[OrdinalRun], out: &mut Vec<u8>) {
 pub(super) fn add_postings(
     bytes: &[u8],
     series_count: u32,
-    into: &mut RoaringBitmap,
+    into: &mut impl IdSet,
 ) -> Result<(), &'static str> {
     const BEYOND: &str = "postings of a series that does not exist";
     match bytes.split_first() {
@@ -337,7 +338,7 @@ pub(super) fn add_postings(
                 if u64::from(series_count) <= last {
                     return Err(BEYOND);
                 }
-                into.insert_range(first as u32..=last as u32);
+                into.add_range(first as u32, last as u32);
                 next = last + 1;
             }
             Ok(())
@@ -347,7 +348,7 @@ pub(super) fn add_postings(
             if set.max().is_some_and(|last| series_count <= last) {
                 return Err(BEYOND);
             }
-            *into |= set;
+            into.add_set(&set);
             Ok(())
         }
         _ => Err("unknown kind of postings"),

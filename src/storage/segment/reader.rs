@@ -17,11 +17,12 @@ use super::format::{
 use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
 use crate::encoding::column::histogram::decode_histograms;
-use crate::encoding::column::{ColumnError, decode_timestamps, decode_values};
+use crate::encoding::column::{ColumnError, decode_timestamps, decode_values, decode_values_into};
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
+use crate::storage::index::union::{IdSet, Union};
 use crate::storage::index::{LabelIndex, matchers};
 use crate::storage::select::QueryError;
 
@@ -349,6 +350,13 @@ impl Segment {
         Ok(found)
     }
 
+    /// The same into a slice of that length.
+    pub fn decode_values_into(&self, chunk: &ChunkRef, out: &mut [f64]) -> Result<()> {
+        let (bytes, offset) = self.values_bytes(chunk)?;
+        assert_eq!(out.len(), chunk.count as usize, "as many values as rows");
+        decode_values_into(bytes, out).map_err(|err| self.column_error(offset, err))
+    }
+
     /// The histograms of a chunk, as many as it has timestamps.
     pub fn decode_histograms(&self, chunk: &ChunkRef) -> Result<Vec<Arc<Histogram>>> {
         let (bytes, offset) = self.values_bytes(chunk)?;
@@ -480,7 +488,7 @@ impl Segment {
         self.find_integer(Section::IndexNames, (0, self.count(Section::IndexNames)), symbol)
     }
 
-    fn postings(&self, starts: Section, at: u64, into: &mut RoaringBitmap) -> Result<()> {
+    fn postings(&self, starts: Section, at: u64, into: &mut impl IdSet) -> Result<()> {
         let (start, end) = self.span(starts, at)?;
         let offset = self.sections[Section::Postings as usize].offset + start;
         let bytes = self.slice(Section::Postings, start, end - start)?;
@@ -694,11 +702,13 @@ impl LabelIndex for Segment {
             start = self.partition_point(Section::IndexValues, (start, end), first)?;
             end = self.partition_point(Section::IndexValues, (start, end), behind)?;
         }
+        let mut union = Union::default();
         for value in start..end {
             if accept(self.symbol(self.get(Section::IndexValues, value)?)?) {
-                self.postings(Section::IndexValuePostings, value, into)?;
+                self.postings(Section::IndexValuePostings, value, &mut union)?;
             }
         }
+        *into |= union.finish();
         Ok(())
     }
 }

@@ -1,0 +1,490 @@
+//! Columns of series read from the rows of log files, kept between queries.
+//!
+//! A row holds one moment of a group, so a series' samples are scattered over the whole file. The
+//! first query that wants a series goes through the rows once, for all series it wants of a group;
+//! later ones only through the rows that came since. Columns are dropped, longest unused group
+//! first, when they take more than the budget. A column may be longer than what a query sees; what
+//! is before stays as it is, because files only grow.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use foldhash::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::base::disk::Map;
+use crate::model::sample::TimeRange;
+use crate::storage::log::directory::Directory;
+use crate::storage::log::file::LogFile;
+use crate::storage::log::format::{Cursor, Row};
+use crate::storage::registry::SeriesRef;
+use crate::storage::select::QueryError;
+
+/// Samples of one series out of one file; never none.
+pub type Piece = (Arc<[i64]>, Arc<[f64]>);
+
+/// The columns of all log files, within a budget.
+pub struct LogColumns {
+    budget_bytes: usize,
+    clock: AtomicU64,
+    /// About so many bytes are kept; counted anew before anything is dropped.
+    bytes: AtomicUsize,
+    groups: Mutex<Groups>,
+}
+
+/// By log file and number of the group in it.
+#[derive(Default)]
+struct Groups(HashMap<(u64, u32), Arc<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    last_used: AtomicU64,
+    bytes: AtomicUsize,
+    columns: RwLock<GroupColumns>,
+}
+
+/// Columns of one group.
+#[derive(Default)]
+struct GroupColumns {
+    /// Of each row that was read.
+    times: Vec<i64>,
+    /// Those that nobody has asked for are empty.
+    by_slot: Vec<Column>,
+}
+
+/// One slot over the rows of its group.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Column {
+    /// Rows that were read.
+    rows: usize,
+    /// Rows before the first sample.
+    skipped: usize,
+    /// Of each row after those; of rows without a sample anything.
+    values: Vec<f64>,
+    /// Rows after `skipped` that have a sample; empty: all.
+    present: Vec<u64>,
+    /// The newest value.
+    bits: u64,
+}
+
+/// Timestamp slices of one query, by what they were cut from.
+#[derive(Default)]
+pub struct SharedTimes(Mutex<HashMap<(u64, u32, usize, usize), Arc<[i64]>>>);
+
+/// Slices that a query remembers; further ones are not shared.
+const SHARED_TIMES_MAX: usize = 1 << 14;
+
+impl SharedTimes {
+    fn of(&self, key: (u64, u32, usize, usize), times: &[i64]) -> Arc<[i64]> {
+        let mut all = self.0.lock();
+        if SHARED_TIMES_MAX <= all.len() {
+            all.clear();
+        }
+        Arc::clone(all.entry(key).or_insert_with(|| times.into()))
+    }
+}
+
+/// A slot that is wanted.
+#[derive(Clone, Copy)]
+struct Wanted {
+    group: u32,
+    slot: u32,
+    target: u32,
+}
+
+/// What is to be read of a file.
+struct Reading<'a> {
+    log: &'a LogFile,
+    limit_bytes: u64,
+    range: TimeRange,
+    times: &'a SharedTimes,
+}
+
+impl LogColumns {
+    /// Keeps at most `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> Self {
+        let groups = Mutex::default();
+        Self { budget_bytes, clock: AtomicU64::new(0), bytes: AtomicUsize::new(0), groups }
+    }
+
+    /// Whether so many values may be kept: what does not fit anyway must not push out what others
+    /// use.
+    pub fn has_room(&self, value_count: usize) -> bool {
+        value_count.saturating_mul(size_of::<f64>()) <= self.budget_bytes / 4 * 3
+    }
+
+    /// Reads what of the columns of `series` is not known yet, so that [`LogColumns::read`] need
+    /// not go through the rows again for each block.
+    pub fn prepare(
+        &self,
+        (log, limit_bytes): (&LogFile, u64),
+        series: &[(usize, SeriesRef)],
+    ) -> Result<(), QueryError> {
+        let (wanted, _) = places(log, series);
+        let (range, times) = (TimeRange::ALL, &SharedTimes::default());
+        let reading = Reading { log, limit_bytes, range, times };
+        let mut map = None;
+        for slots in wanted.chunk_by(|a, b| a.group == b.group) {
+            let visible = reading.visible_count(slots[0].group);
+            let kept = self.group(log.id(), slots[0].group);
+            self.extend(&reading, &kept, visible, slots, &mut map)?;
+        }
+        self.trim();
+        Ok(())
+    }
+
+    /// Calls `take` with the samples of each of `series` that lie in the range and before
+    /// `limit_bytes` of the file; series without any are passed over. Those that are not only in
+    /// rows of one group are left to somebody else: their positions are returned. With `keep`, the
+    /// columns are kept for later.
+    pub fn read(
+        &self,
+        (log, limit_bytes): (&LogFile, u64),
+        series: &[(usize, SeriesRef)],
+        (range, times): (TimeRange, &SharedTimes),
+        keep: bool,
+        take: &mut dyn FnMut(usize, Piece),
+    ) -> Result<Vec<(usize, SeriesRef)>, QueryError> {
+        let (wanted, others) = places(log, series);
+        let reading = Reading { log, limit_bytes, range, times };
+        let mut map = None;
+        for slots in wanted.chunk_by(|a, b| a.group == b.group) {
+            if keep {
+                let visible = reading.visible_count(slots[0].group);
+                let kept = self.group(log.id(), slots[0].group);
+                {
+                    let columns = kept.columns.read();
+                    if columns.missing(slots, visible).is_none() {
+                        reading.give(&columns, visible, slots, take);
+                        continue;
+                    }
+                }
+                self.extend(&reading, &kept, visible, slots, &mut map)?;
+                reading.give(&kept.columns.read(), visible, slots, take);
+            } else {
+                let mut columns = GroupColumns::default();
+                let rows = reading.visible_rows(slots[0].group, 0);
+                reading.extend(&mut columns, 0, &rows, slots, &mut map)?;
+                reading.give(&columns, rows.len(), slots, take);
+            }
+        }
+        if self.budget_bytes < self.bytes.load(Ordering::Relaxed) {
+            self.trim();
+        }
+        Ok(others)
+    }
+
+    /// Reads the rows that some of the columns of `slots` lack.
+    fn extend(
+        &self,
+        reading: &Reading<'_>,
+        kept: &Kept,
+        visible: usize,
+        slots: &[Wanted],
+        map: &mut Option<Map>,
+    ) -> Result<(), QueryError> {
+        if kept.columns.read().missing(slots, visible).is_none() {
+            return Ok(());
+        }
+        let mut columns = kept.columns.write();
+        if let Some(first) = columns.missing(slots, visible) {
+            let rows = reading.visible_rows(slots[0].group, first);
+            reading.extend(&mut columns, first, &rows, slots, map)?;
+            let (now, before) = (columns.bytes(), kept.bytes.load(Ordering::Relaxed));
+            kept.bytes.store(now, Ordering::Relaxed);
+            self.bytes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn group(&self, log: u64, group: u32) -> Arc<Kept> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut groups = self.groups.lock();
+        let kept = match groups.0.entry((log, group)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(entry) => Arc::clone(entry.insert(Arc::default())),
+        };
+        kept.last_used.store(now, Ordering::Relaxed);
+        kept
+    }
+
+    /// Drops the columns of files that are no more: older than `oldest_log`.
+    pub fn forget_before(&self, oldest_log: u64) {
+        self.groups.lock().0.retain(|(log, _), _| oldest_log <= *log);
+    }
+
+    fn trim(&self) {
+        let mut groups = self.groups.lock();
+        let mut bytes = groups.bytes();
+        self.bytes.store(bytes, Ordering::Relaxed);
+        if bytes <= self.budget_bytes {
+            return;
+        }
+        let mut by_age: Vec<_> = groups
+            .0
+            .iter()
+            .map(|(key, kept)| (kept.last_used.load(Ordering::Relaxed), *key))
+            .collect();
+        by_age.sort_unstable();
+        for (_, key) in by_age {
+            if bytes <= self.budget_bytes / 4 * 3 {
+                break;
+            }
+            let gone = groups.0.remove(&key);
+            bytes -= gone.map_or(0, |kept| kept.bytes.load(Ordering::Relaxed)).min(bytes);
+        }
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Groups {
+    fn bytes(&self) -> usize {
+        self.0.values().map(|kept| kept.bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Group and slot of a series whose samples are all in rows of one group; `Err` when they are not.
+fn only_place(directory: &Directory, series: SeriesRef) -> Result<Option<(u32, u32)>, ()> {
+    let mut places = directory.places(series);
+    let place = places.next();
+    let is_alone = directory.loose(series).next().is_none()
+        && directory.histograms(series).next().is_none()
+        && places.next().is_none();
+    if !is_alone {
+        return Err(());
+    }
+    Ok(place.map(|place| (place.group, place.slot)))
+}
+
+impl Reading<'_> {
+    /// Positions of the rows of a group that the query sees, from row `first` on.
+    fn visible_rows(&self, group: u32, first: usize) -> Vec<u32> {
+        let directory = self.log.directory().read();
+        let rows = directory.group(group).map_or(&[][..], |group| &group.rows);
+        let visible = rows.partition_point(|at| u64::from(*at) < self.limit_bytes);
+        rows.get(first..visible).unwrap_or_default().to_vec()
+    }
+
+    fn visible_count(&self, group: u32) -> usize {
+        let directory = self.log.directory().read();
+        let rows = directory.group(group).map_or(&[][..], |group| &group.rows);
+        rows.partition_point(|at| u64::from(*at) < self.limit_bytes)
+    }
+
+    /// Reads `rows`, the first of which is row `first` of the group, into the columns of `slots`.
+    fn extend(
+        &self,
+        columns: &mut GroupColumns,
+        first: usize,
+        rows: &[u32],
+        slots: &[Wanted],
+        map: &mut Option<Map>,
+    ) -> Result<(), QueryError> {
+        let map = match map {
+            Some(map) => map,
+            None => map.insert(self.log.map(self.limit_bytes)?),
+        };
+        let limit = self.limit_bytes as usize;
+        let base_ms = self.log.header().base_ms;
+        let GroupColumns { times, by_slot } = columns;
+        let slot_count = slots.last().map_or(0, |last| last.slot as usize + 1);
+        if by_slot.len() < slot_count {
+            by_slot.resize_with(slot_count, Column::default);
+        }
+        let mut own: Vec<(u32, Column)> = slots
+            .iter()
+            .map(|own| (own.slot, std::mem::take(&mut by_slot[own.slot as usize])))
+            .collect();
+        for (at, offset) in (first..).zip(rows) {
+            let row = Cursor::new(map, *offset as usize, limit)
+                .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
+                .ok_or_else(|| self.corrupt(*offset, "row is damaged"))?;
+            if at == times.len() {
+                times.push(row.timestamp_ms);
+            }
+            read_row(&row, at, &mut own)
+                .ok_or_else(|| self.corrupt(*offset, "row has too few values"))?;
+        }
+        for (slot, column) in own {
+            by_slot[slot as usize] = column;
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, offset: u32, reason: &'static str) -> QueryError {
+        let path = self.log.path().to_owned();
+        QueryError::Corrupt { path, offset_bytes: u64::from(offset), reason }
+    }
+
+    /// Hands out what lies in the range and in the first `visible` rows.
+    fn give(
+        &self,
+        columns: &GroupColumns,
+        visible: usize,
+        slots: &[Wanted],
+        take: &mut dyn FnMut(usize, Piece),
+    ) {
+        // Mostly all series of a group have the same rows.
+        let mut last: Option<(usize, Option<Cut>)> = None;
+        for own in slots {
+            let Some(column) = columns.by_slot.get(own.slot as usize) else { continue };
+            let skipped = column.skipped.min(visible);
+            let times = columns.times.get(skipped..visible).unwrap_or_default();
+            if column.present.is_empty() {
+                let cut = match &last {
+                    Some((rows, cut)) if *rows == skipped => cut.clone(),
+                    _ => {
+                        let cut = self.cut(own.group, skipped, times);
+                        last = Some((skipped, cut.clone()));
+                        cut
+                    }
+                };
+                if let Some(cut) = cut {
+                    if let Some(values) = column.values.get(cut.start..cut.end)
+                        && !values.is_empty()
+                    {
+                        take(own.target as usize, (cut.times, values.into()));
+                    }
+                    continue;
+                }
+            }
+            if let Some(piece) = column.gather(times, self.range) {
+                take(own.target as usize, piece);
+            }
+        }
+    }
+
+    /// The part of ascending timestamps in the range; `None` when they do not ascend.
+    fn cut(&self, group: u32, skipped: usize, times: &[i64]) -> Option<Cut> {
+        if !times.is_sorted_by(|a, b| a < b) {
+            return None;
+        }
+        let start = times.partition_point(|ms| *ms < self.range.min_ms);
+        let end = times.partition_point(|ms| *ms <= self.range.max_ms).max(start);
+        let key = (self.log.id(), group, skipped + start, skipped + end);
+        Some(Cut { start, end, times: self.times.of(key, &times[start..end]) })
+    }
+}
+
+/// Neighbouring rows.
+#[derive(Clone)]
+struct Cut {
+    start: usize,
+    end: usize,
+    times: Arc<[i64]>,
+}
+
+/// Where the samples of series are, in order of group and slot, and the series whose samples are
+/// not only in rows of one group.
+fn places(log: &LogFile, series: &[(usize, SeriesRef)]) -> (Vec<Wanted>, Vec<(usize, SeriesRef)>) {
+    let (mut wanted, mut others) = (Vec::with_capacity(series.len()), Vec::new());
+    let directory = log.directory().read();
+    for (target, own) in series {
+        match only_place(&directory, *own) {
+            Ok(Some((group, slot))) => {
+                wanted.push(Wanted { group, slot, target: *target as u32 });
+            }
+            Ok(None) => {}
+            Err(()) => others.push((*target, *own)),
+        }
+    }
+    drop(directory);
+    wanted.sort_unstable_by_key(|own| u64::from(own.group) << 32 | u64::from(own.slot));
+    (wanted, others)
+}
+
+impl GroupColumns {
+    /// The first row that one of the columns lacks, when any of the first `visible` is missing.
+    fn missing(&self, slots: &[Wanted], visible: usize) -> Option<usize> {
+        let rows = |own: &Wanted| self.by_slot.get(own.slot as usize).map_or(0, |own| own.rows);
+        slots.iter().map(rows).min().filter(|rows| *rows < visible)
+    }
+
+    fn bytes(&self) -> usize {
+        let column = |column: &Column| {
+            size_of::<Column>() + 8 * (column.values.capacity() + column.present.capacity()) + 16
+        };
+        8 * self.times.capacity() + self.by_slot.iter().map(column).sum::<usize>()
+    }
+}
+
+impl Column {
+    #[inline]
+    fn push(&mut self, is_present: bool) {
+        self.rows += 1;
+        if is_present && self.present.is_empty() {
+            self.values.push(f64::from_bits(self.bits));
+            return;
+        }
+        self.push_slowly(is_present);
+    }
+
+    fn push_slowly(&mut self, is_present: bool) {
+        if self.values.is_empty() && !is_present {
+            self.skipped += 1;
+            return;
+        }
+        let at = self.values.len();
+        if self.present.is_empty() {
+            self.present = vec![u64::MAX; at.div_ceil(64)];
+        }
+        self.present.resize(at / 64 + 1, 0);
+        if is_present {
+            self.present[at / 64] |= 1 << (at % 64);
+        } else {
+            self.present[at / 64] &= !(1 << (at % 64));
+        }
+        self.values.push(f64::from_bits(self.bits));
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.present.is_empty() || self.present[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    /// The samples of rows with these timestamps that lie in the range, in order of time; of equal
+    /// times the first.
+    fn gather(&self, times: &[i64], range: TimeRange) -> Option<Piece> {
+        let all = times.iter().zip(&self.values).enumerate();
+        let own = all.filter(|(at, (ms, _))| self.has(*at) && range.contains(**ms));
+        let mut samples: Vec<(i64, f64)> = own.map(|(_, (ms, value))| (*ms, *value)).collect();
+        if samples.is_empty() {
+            return None;
+        }
+        if !samples.is_sorted_by(|a, b| a.0 < b.0) {
+            samples.sort_by_key(|sample| sample.0);
+            samples.dedup_by_key(|sample| sample.0);
+        }
+        let (times, values): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
+        Some((times.into(), values.into()))
+    }
+}
+
+/// Adds one row, number `at` of its group, to the columns (by slot, ascending) that lack it.
+fn read_row(row: &Row<'_>, at: usize, columns: &mut [(u32, Column)]) -> Option<()> {
+    let (mut word, mut rank) = (0, 0);
+    let mut changed = row.changed.word(0);
+    let mut present = row.present.word(0);
+    for (slot, column) in columns {
+        if column.rows != at {
+            continue;
+        }
+        let slot = *slot as usize;
+        if slot >= row.slot_count {
+            column.push(false);
+            continue;
+        }
+        while word < slot / 64 {
+            rank += changed.count_ones() as usize;
+            word += 1;
+            changed = row.changed.word(word);
+            present = row.present.word(word);
+        }
+        let bit = 1_u64 << (slot % 64);
+        if changed & present & bit != 0 {
+            column.bits = row.value_bits(rank + (changed & (bit - 1)).count_ones() as usize)?;
+        }
+        column.push(present & bit != 0);
+    }
+    Some(())
+}

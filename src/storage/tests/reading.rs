@@ -1,0 +1,140 @@
+//! Queries between appends: what is kept for later queries never shows.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::sample::stale_nan;
+
+/// What is done to a store, one after the other.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A scrape of series `first..first + count` at the next moment; the numbers that `mask` takes
+    /// (modulo 8) are left out, others get a value that depends on `value`.
+    Scrape { first: usize, count: usize, mask: u8, value: u8 },
+    /// One sample, this many milliseconds before the newest moment.
+    Late { series: usize, ago_ms: i64 },
+    /// A query from `from_ms` to `to_ms` before the newest moment, for numbers that match.
+    Query { pattern: &'static str, from_ms: i64, to_ms: i64 },
+    /// The open log file is sealed.
+    Seal,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let patterns = prop::sample::select(vec![".*", ".*[02468]", "1.*|7", "[0-9]", "33", "x"]);
+    prop_oneof![
+        6 => (0_usize..3, 1_usize..90, prop::num::u8::ANY, prop::num::u8::ANY).prop_map(
+            |(first, count, mask, value)| {
+                let mask = if mask % 3 == 0 { mask } else { 0 };
+                Step::Scrape { first: first * 40, count, mask, value }
+            }
+        ),
+        1 => (0_usize..90, 1_i64..60_000)
+            .prop_map(|(series, ago_ms)| Step::Late { series, ago_ms }),
+        5 => (patterns, 0_i64..200_000, 0_i64..100_000).prop_map(|(pattern, span_ms, to_ms)| {
+            Step::Query { pattern, from_ms: to_ms + span_ms, to_ms }
+        }),
+        1 => Just(Step::Seal),
+    ]
+}
+
+/// Series and their samples; of one moment the first value counts.
+type Model = BTreeMap<Labels, BTreeMap<i64, u64>>;
+
+fn value(series: usize, moment: usize, value: u8) -> f64 {
+    match value % 8 {
+        0 => stale_nan(),
+        1 => f64::NAN,
+        2 => f64::INFINITY,
+        3 | 4 => series as f64,
+        _ => (moment * (series % 5)) as f64 + f64::from(value),
+    }
+}
+
+fn expected(model: &Model, matcher: &Matcher, range: TimeRange) -> Vec<(Labels, Vec<(i64, u64)>)> {
+    let wanted =
+        model.iter().filter(|(labels, _)| matcher.matches(labels.get("i").unwrap_or_default()));
+    let samples = |samples: &BTreeMap<i64, u64>| {
+        let inside = samples.iter().filter(|(ms, _)| range.contains(**ms));
+        inside.map(|(ms, bits)| (*ms, *bits)).collect::<Vec<_>>()
+    };
+    let all = wanted.map(|(labels, own)| (labels.clone(), samples(own)));
+    all.filter(|(_, samples)| !samples.is_empty()).collect()
+}
+
+fn run(steps: &[Step]) -> Result<(), TestCaseError> {
+    let storage = Machine::new(1).open();
+    let mut model = Model::new();
+    let mut now_ms = NOW_MS - 4_000_000;
+    for (moment, step) in steps.iter().enumerate() {
+        let mut samples = Vec::new();
+        match step {
+            Step::Scrape { first, count, mask, value: own } => {
+                now_ms += 5_000;
+                for series in *first..first + count {
+                    if mask >> (series % 8) & 1 == 0 {
+                        samples.push((labels("m", series), now_ms, value(series, moment, *own)));
+                    }
+                }
+            }
+            Step::Late { series, ago_ms } => {
+                samples.push((labels("m", *series), now_ms - ago_ms, moment as f64));
+            }
+            Step::Seal => storage.seal_now().unwrap(),
+            Step::Query { pattern, from_ms, to_ms } => {
+                let range = TimeRange { min_ms: now_ms - from_ms, max_ms: now_ms - to_ms };
+                let matcher = Matcher::new(crate::model::matcher::MatchOp::Regex, "i", pattern);
+                let matcher = matcher.unwrap();
+                let hints = SelectHints::default();
+                let found = storage.select(std::slice::from_ref(&matcher), range, &hints).unwrap();
+                let mut found = read(&found);
+                found.retain(|(_, samples)| !samples.is_empty());
+                prop_assert_eq!(found, expected(&model, &matcher, range), "step {}", moment);
+            }
+        }
+        append(&storage, &samples);
+        for (labels, ms, value) in samples {
+            model.entry(labels).or_default().entry(ms).or_insert(value.to_bits());
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+    #[test]
+    fn queries_between_appends_find_what_was_appended(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        run(&steps)?;
+    }
+}
+
+#[test]
+fn a_query_keeps_to_what_was_there_when_it_began() {
+    let storage = Machine::new(1).open();
+    let scrape = |step: i64, count: usize| {
+        let at = NOW_MS + step * 1000;
+        let samples: Vec<_> = (0..count).map(|i| (labels("m", i), at, step as f64)).collect();
+        append(&storage, &samples);
+    };
+    scrape(0, 600);
+    scrape(1, 600);
+    let before = all(&storage);
+    scrape(2, 700);
+    let after = all(&storage);
+    let lengths = |selection: &Selection| {
+        let lengths = read(selection).into_iter().map(|(_, samples)| samples.len());
+        lengths.collect::<Vec<_>>()
+    };
+    // The longer columns are read first, so that the older query finds them.
+    let [newer, older] = [lengths(&after), lengths(&before)];
+    assert_eq!((newer.len(), older.len()), (700, 600));
+    assert_eq!(newer.iter().sum::<usize>(), 600 * 3 + 100);
+    assert!(older.iter().all(|length| *length == 2), "{older:?}");
+}
