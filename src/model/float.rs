@@ -3,13 +3,32 @@
 /// Shortest text that reads back as the same float, without exponent
 /// (`strconv.FormatFloat(v, 'f', -1, 64)`); `NaN`, `+Inf`, `-Inf`.
 pub fn format_plain(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
+    let mut out = String::new();
+    push_plain(value, &mut out);
+    out
+}
+
+fn push_plain(value: f64, out: &mut String) {
+    let magnitude = value.abs();
+    // Zero is left out for its sign.
+    if (1.0..1e15).contains(&magnitude) && magnitude.fract() == 0.0 {
+        out.push_str(itoa::Buffer::new().format(value as i64));
+        return;
     }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    if !value.is_finite() {
+        let sign = if value > 0.0 { "+Inf" } else { "-Inf" };
+        out.push_str(if value.is_nan() { "NaN" } else { sign });
+        return;
     }
-    format!("{value}")
+    // Of two shortest texts that are equally near it takes the even one, as Go does.
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    let (mantissa, exponent) = match text.split_once('e') {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().unwrap_or(0)),
+        None => (text, 0),
+    };
+    let mantissa = mantissa.strip_suffix(".0").unwrap_or(mantissa);
+    if exponent == 0 { out.push_str(mantissa) } else { push_shifted(mantissa, exponent, out) }
 }
 
 /// Shortest text with exponent (`strconv.FormatFloat(v, 'e', -1, 64)`): `1e+00`, `1.5e-07`.
@@ -26,12 +45,49 @@ pub fn format_exponent(value: f64) -> String {
 /// As Prometheus' JSON API prints sample values: plain, but with exponent below 1e-6 and from
 /// 1e21 on, where the exponent has no leading zero.
 pub fn format_json(value: f64) -> String {
+    let mut out = String::new();
+    push_json(value, &mut out);
+    out
+}
+
+/// The same, appended to a text.
+pub fn push_json(value: f64, out: &mut String) {
     let magnitude = value.abs();
-    if value.is_finite() && magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        let text = format!("{value:e}");
-        return if magnitude >= 1.0 { text.replace('e', "e+") } else { text };
+    if !value.is_finite() || magnitude == 0.0 || (1e-6..1e21).contains(&magnitude) {
+        push_plain(value, out);
+        return;
     }
-    format_plain(value)
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').expect("{:e} prints an exponent");
+    out.push_str(mantissa);
+    out.push_str(if magnitude < 1.0 { "e" } else { "e+" });
+    out.push_str(exponent);
+}
+
+/// A number with its point moved; the mantissa has one digit before the point.
+fn push_shifted(mantissa: &str, exponent: i32, out: &mut String) {
+    let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    if digits.len() < mantissa.len() {
+        out.push('-');
+    }
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let zeros = |out: &mut String, count: usize| out.extend(std::iter::repeat_n('0', count));
+    let shift = exponent.unsigned_abs() as usize;
+    if exponent < 0 {
+        out.push_str("0.");
+        zeros(out, shift - 1);
+        out.push_str(whole);
+        out.push_str(fraction);
+        return;
+    }
+    out.push_str(whole);
+    let (before, after) = fraction.split_at(fraction.len().min(shift));
+    out.push_str(before);
+    zeros(out, shift - before.len());
+    if !after.is_empty() {
+        out.push('.');
+        out.push_str(after);
+    }
 }
 
 /// Reads a float as the exposition formats and PromQL spell it: decimal or exponent form, `Inf`,
@@ -43,6 +99,8 @@ pub fn parse(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -57,5 +115,30 @@ mod tests {
         assert_eq!(format_json(0.000_001), "0.000001");
         assert_eq!(format_json(f64::NEG_INFINITY), "-Inf");
         assert_eq!(format_json(0.0), "0");
+        assert_eq!(format_json(-0.0), "-0");
+        assert_eq!(format_json(-1.25e20), "-125000000000000000000");
+        assert_eq!(format_json(563_199_693_118_487.0 + 0.25), "563199693118487.2");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn floats_are_printed_short_and_read_back(
+            any in prop::num::f64::ANY,
+            mantissa in -9_999_999_999_999_999_i64..10_000_000_000_000_000,
+            exponent in -24..8,
+        ) {
+            let near = format!("{mantissa}e{exponent}").parse().unwrap_or(0.0);
+            for value in [any, near, near.trunc(), near.next_up(), near.next_down()] {
+                if value.is_finite() {
+                    let (json, plain) = (format_json(value), format_plain(value));
+                    prop_assert_eq!(json.parse::<f64>().unwrap().to_bits(), value.to_bits());
+                    prop_assert_eq!(plain.parse::<f64>().unwrap().to_bits(), value.to_bits());
+                    prop_assert_eq!(plain.len(), format!("{value}").len());
+                    let plainly = (1e-6..1e21).contains(&value.abs()) || value == 0.0;
+                    prop_assert_eq!(plainly, plain == json, "{}", json);
+                }
+            }
+        }
     }
 }

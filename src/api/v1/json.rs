@@ -148,7 +148,7 @@ fn push_point(out: &mut String, timestamp_ms: i64, value: f64) {
     out.push('[');
     push_seconds(out, timestamp_ms);
     out.push_str(",\"");
-    out.push_str(&float::format_json(value));
+    float::push_json(value, out);
     out.push_str("\"]");
 }
 
