@@ -68,6 +68,8 @@ pub struct Options {
     pub query_timeout: Duration,
     pub query_max_concurrency: usize,
     pub query_max_samples: u64,
+    /// Bytes that one query may hold in memory.
+    pub query_max_bytes: u64,
     pub features: Features,
     pub unknown_features: Vec<String>,
     pub log_level: LogLevel,

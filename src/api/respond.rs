@@ -87,7 +87,8 @@ impl From<QueryError> for ApiError {
         let kind = match &err {
             QueryError::Parse(_) => return Self::parameter("query", err),
             QueryError::Execution(_) => ErrorType::Execution,
-            QueryError::Timeout(_) => ErrorType::Timeout,
+            // Both are 503: try again later.
+            QueryError::Timeout(_) | QueryError::Busy(_) => ErrorType::Timeout,
             QueryError::Canceled(_) => ErrorType::Canceled,
             QueryError::Storage(_) => ErrorType::Internal,
         };

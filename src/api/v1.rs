@@ -23,7 +23,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 
 use super::Services;
 use super::respond::{ApiError, ErrorType, text};
@@ -56,6 +56,8 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/status/self_metrics", get(self_metrics::self_metrics))
         .route("/features", get(features::features))
         .route("/read", post(read::read).layer(write_body))
+        .route("/status/active_queries", get(status::active_queries))
+        .route("/status/active_queries/{id}", delete(status::cancel_query))
         .route("/write", post(write::write).layer(write_body))
         .route("/otlp/v1/metrics", post(otlp::metrics).layer(write_body))
         .route("/admin/tsdb/compact", post(admin::compact).put(admin::compact))

@@ -159,6 +159,10 @@ pub struct ServeFlags {
     #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
     query_max_samples: u64,
 
+    /// Bytes that one query may hold in memory.
+    #[arg(long = "query.max-bytes", default_value_t = 1 << 30)]
+    query_max_bytes: u64,
+
     /// Features to switch on, separated by commas; may be repeated. Unknown ones are warned of.
     #[arg(long = "enable-feature", value_delimiter = ',', value_name = "FEATURE")]
     enable_feature: Vec<String>,
@@ -302,6 +306,7 @@ impl ServeFlags {
             query_timeout: self.query_timeout,
             query_max_concurrency: self.query_max_concurrency,
             query_max_samples: self.query_max_samples,
+            query_max_bytes: self.query_max_bytes,
             features,
             unknown_features,
             log_level: self.log_level,

@@ -4,6 +4,7 @@
 //! An engine blocks its caller; async code calls it from a blocking thread. A query ends early
 //! when its [`CancelFlag`] is raised or its deadline passes. What a query computes is in `eval`.
 
+mod active;
 mod gate;
 mod metrics;
 
@@ -19,8 +20,10 @@ use crate::model::labels::Labels;
 use crate::storage::select::{self, Select};
 
 use super::ast::{Expr, ValueType};
-use super::eval::{Environment, Evaluator, Plan, TimeSpan};
+use super::eval::{Environment, Evaluator, Helpers, Plan, TimeSpan};
 use super::parser::{self, ParserOptions};
+use active::Active;
+pub use active::ActiveQuery;
 use gate::Gate;
 use metrics::Metrics;
 
@@ -31,10 +34,14 @@ pub struct EngineOptions {
     pub lookback_delta_ms: i64,
     /// Samples that one query may hold at a time.
     pub max_samples: u64,
+    /// Bytes that one query may hold at a time.
+    pub max_bytes: u64,
     /// Longest run of a query, waiting included.
     pub timeout: Duration,
     /// Queries that run at the same time; further ones wait.
     pub max_concurrency: usize,
+    /// Threads that all queries together may use besides the one that each runs on.
+    pub helper_threads: usize,
     /// Step of a subquery that names none: the global evaluation interval.
     pub default_subquery_step_ms: Arc<AtomicI64>,
     /// What the language offers.
@@ -203,6 +210,9 @@ pub enum QueryError {
     /// The flag was raised; where (API: `canceled`).
     #[error("query was canceled in {0}")]
     Canceled(String),
+    /// So many queries wait already (API: `unavailable`).
+    #[error("too many queries are waiting: {0}")]
+    Busy(usize),
     /// The store could not read (API: `internal`).
     #[error("{0}")]
     Storage(#[from] select::QueryError),
@@ -215,6 +225,8 @@ pub struct Engine {
     metrics: Metrics,
     options: EngineOptions,
     gate: Gate,
+    active: Active,
+    helpers: Helpers,
 }
 
 /// What is to be evaluated: a text that must be parsed first, or a tree.
@@ -234,7 +246,37 @@ impl Engine {
     ) -> Self {
         let gate = Gate::new(options.max_concurrency.max(1));
         let metrics = Metrics::new(metrics, options.max_concurrency);
-        Self { select, clock, metrics, options, gate }
+        let helpers = Helpers::new(options.helper_threads);
+        let active = Active::default();
+        Self { select, clock, metrics, options, gate, active, helpers }
+    }
+
+    /// What would be done to evaluate a query, as lines of text; `step_ms` is 0 for one moment.
+    pub fn explain(
+        &self,
+        query: &Query<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<Vec<String>, QueryError> {
+        let expr = parse(query.text, &self.options.parser)?;
+        let default_step_ms = self.options.default_subquery_step_ms.load(Ordering::Relaxed);
+        Ok(Plan::new(&expr, TimeSpan { start_ms, end_ms, step_ms }, default_step_ms)?.explain())
+    }
+
+    /// Queries that run or wait, oldest first.
+    pub fn active_queries(&self) -> Vec<ActiveQuery> {
+        self.active.list(self.clock.monotonic())
+    }
+
+    /// Asks a query to end; false when none of this number runs or waits.
+    pub fn cancel_query(&self, id: u64) -> bool {
+        self.active.cancel(id)
+    }
+
+    /// Asks all queries to end.
+    pub fn cancel_queries(&self) {
+        self.active.cancel_all();
     }
 
     /// Evaluates at one moment.
@@ -276,6 +318,10 @@ impl Engine {
     }
 }
 
+fn parse(text: &str, options: &ParserOptions) -> Result<Expr, QueryError> {
+    parser::parse(text, options).map_err(|errors| QueryError::Parse(errors.to_string()))
+}
+
 fn instant(at_ms: i64) -> TimeSpan {
     TimeSpan { start_ms: at_ms, end_ms: at_ms, step_ms: 0 }
 }
@@ -306,14 +352,15 @@ impl Engine {
         let timeout =
             query.timeout.map_or(self.options.timeout, |own| own.min(self.options.timeout));
         let deadline = started.saturating_add(timeout);
-        let _place = self.gate.enter(|| self.may_wait(&query.cancel, deadline))?;
+        let since = (self.clock.now_ms(), started);
+        let registered = self.active.register(query.text, since, &query.cancel);
+        let full = || QueryError::Busy(gate::WAITING_MAX);
+        let _place = self.gate.enter(|| self.may_wait(&query.cancel, deadline), full)?;
+        registered.set_running();
         let queued = self.clock.monotonic();
         let expr = match source {
             Source::Tree(expr) => Cow::Borrowed(expr),
-            Source::Text => {
-                let parsed = parser::parse(query.text, &self.options.parser);
-                Cow::Owned(parsed.map_err(|errors| QueryError::Parse(errors.to_string()))?)
-            }
+            Source::Text => Cow::Owned(parse(query.text, &self.options.parser)?),
         };
         let default_step_ms = self.options.default_subquery_step_ms.load(Ordering::Relaxed);
         let plan = Plan::new(&expr, span, default_step_ms)?;
@@ -326,9 +373,11 @@ impl Engine {
             deadline,
             lookback_ms: lookback_ms.unwrap_or(self.options.lookback_delta_ms),
             samples_max: self.options.max_samples,
+            bytes_max: self.options.max_bytes,
             delayed_name_removal: self.options.delayed_name_removal,
             type_and_unit_labels: self.options.type_and_unit_labels,
             use_start_timestamps: self.options.use_start_timestamps,
+            helpers: &self.helpers,
         });
         let mut value = evaluator.run(&plan)?;
         let evaluated = self.clock.monotonic();

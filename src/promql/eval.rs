@@ -10,9 +10,11 @@
 mod aggregate;
 mod annotations;
 mod binary;
+mod blocks;
 mod duration;
 mod format;
 mod functions;
+mod kernels;
 mod labels;
 mod plan;
 mod range;
@@ -21,6 +23,8 @@ mod series;
 
 use std::time::Duration;
 
+use foldhash::HashMap;
+
 use crate::base::clock::Clock;
 use crate::model::labels::Labels;
 use crate::storage::select::Select;
@@ -28,6 +32,8 @@ use crate::storage::select::Select;
 use super::ast::{Expr, ValueType};
 use super::engine::{self, CancelFlag, QueryError, Value, VectorSample};
 use annotations::Annotations;
+pub(super) use blocks::Helpers;
+use blocks::{Collect, Part};
 use plan::{Kind, Node};
 use series::{Histograms, Item, Sample, Series, Sink, absent, is_absent};
 
@@ -95,15 +101,20 @@ pub(super) struct Environment<'a> {
     pub(super) deadline: Duration,
     pub(super) lookback_ms: i64,
     pub(super) samples_max: u64,
+    pub(super) bytes_max: u64,
     pub(super) delayed_name_removal: bool,
     pub(super) type_and_unit_labels: bool,
     pub(super) use_start_timestamps: bool,
+    /// Threads that may be borrowed.
+    pub(super) helpers: &'a Helpers,
 }
 
 /// Samples held and looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SampleCounts {
     current: u64,
+    /// Bytes of what is held.
+    bytes: u64,
     /// Most held at a time.
     pub(super) peak: u64,
     /// Looked at, whole windows at each step.
@@ -114,6 +125,8 @@ pub(super) struct SampleCounts {
 pub(super) struct Plan {
     root: Node,
     span: TimeSpan,
+    /// How often each shared operand stands in it.
+    uses: Vec<usize>,
 }
 
 impl Plan {
@@ -131,7 +144,13 @@ impl Plan {
                 returned.documented()
             )));
         }
-        Ok(Self { root, span })
+        let (root, uses) = plan::share(root);
+        Ok(Self { root, span, uses })
+    }
+
+    /// As lines of text.
+    pub(super) fn explain(&self) -> Vec<String> {
+        plan::explain(&self.root)
     }
 }
 
@@ -140,11 +159,30 @@ pub(super) struct Evaluator<'e> {
     env: Environment<'e>,
     notes: Annotations,
     samples: SampleCounts,
+    /// In a fork: what of the chain it evaluates.
+    part: Option<Part<'e>>,
+    /// Values of operands that will be asked for again.
+    shared: HashMap<SharedKey, SharedVector>,
+    /// How often each of them stands in the query.
+    uses: &'e [usize],
+}
+
+/// Number of the operand, first moment, step and number of steps.
+type SharedKey = (usize, i64, i64, usize);
+
+/// The value of an operand that is asked for again.
+struct SharedVector {
+    series: Vec<Series>,
+    /// Samples that were looked at for it.
+    total: u64,
+    /// How often it will be asked for again.
+    left: usize,
 }
 
 impl<'e> Evaluator<'e> {
     pub(super) fn new(env: Environment<'e>) -> Self {
-        Self { env, notes: Annotations::default(), samples: SampleCounts::default() }
+        let (notes, samples) = (Annotations::default(), SampleCounts::default());
+        Self { env, notes, samples, part: None, shared: HashMap::default(), uses: &[] }
     }
 
     /// Annotations so far, and what was held and read.
@@ -153,8 +191,9 @@ impl<'e> Evaluator<'e> {
     }
 
     /// The value of the query; a matrix is not sorted yet.
-    pub(super) fn run(&mut self, plan: &Plan) -> Result<Value, QueryError> {
+    pub(super) fn run(&mut self, plan: &'e Plan) -> Result<Value, QueryError> {
         self.check()?;
+        self.uses = &plan.uses;
         let (steps, root) = (plan.span.steps(), &plan.root);
         let timestamp_ms = plan.span.start_ms;
         let instant = plan.span.step_ms == 0;
@@ -222,6 +261,19 @@ impl<'e> Evaluator<'e> {
         Ok(())
     }
 
+    /// Counts bytes that are held from now on.
+    fn take_bytes(&mut self, bytes: usize, what: &str) -> Result<(), QueryError> {
+        let held = self.samples.bytes;
+        self.samples.bytes = held.saturating_add(bytes as u64);
+        if self.samples.bytes <= self.env.bytes_max {
+            return Ok(());
+        }
+        let max = self.env.bytes_max;
+        Err(QueryError::Execution(format!(
+            "query would take more memory than it may: it holds {held} bytes and needs {bytes} more for {what}; the limit is {max} (--query.max-bytes)"
+        )))
+    }
+
     /// Counts samples that are held for a moment only.
     fn touch(&mut self, count: u64) -> Result<(), QueryError> {
         self.hold(count)?;
@@ -231,6 +283,9 @@ impl<'e> Evaluator<'e> {
 
     /// A scalar at each step.
     fn scalar(&mut self, node: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
+        if let Some(values) = self.known_scalar(node) {
+            return Ok(values);
+        }
         self.check_steps(steps)?;
         match &node.kind {
             Kind::Number(value) => Ok(vec![*value; steps.count]),
@@ -309,10 +364,11 @@ impl<'e> Evaluator<'e> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
-        let before = self.samples.current;
+        let (before, bytes) = (self.samples.current, self.samples.bytes);
         let series = self.vector_held(node, steps)?;
-        self.samples.current = before;
+        (self.samples.current, self.samples.bytes) = (before, bytes);
         self.hold(series.iter().map(Series::present_count).sum())?;
+        self.take_bytes(series.iter().map(Series::bytes).sum(), "a vector")?;
         Ok(series)
     }
 
@@ -329,6 +385,7 @@ impl<'e> Evaluator<'e> {
                 }
                 Ok(series)
             }
+            Kind::Shared { id, inner } => self.shared_vector(*id, inner, steps),
             Kind::Aggregate(aggregate) => self.aggregate(node.span, aggregate, steps),
             Kind::Selector(_) => self.collect(node, steps),
             _ if functions::is_one_by_one(node) => {
@@ -350,24 +407,74 @@ impl<'e> Evaluator<'e> {
         }
     }
 
+    /// The value of an operand that stands in the query several times.
+    fn shared_vector(
+        &mut self,
+        id: usize,
+        node: &Node,
+        steps: Steps,
+    ) -> Result<Vec<Series>, QueryError> {
+        let key = (id, steps.start_ms, steps.step_ms, steps.count);
+        if let Some(known) = self.shared.get_mut(&key) {
+            self.samples.total += known.total;
+            known.left -= 1;
+            if 0 < known.left {
+                return Ok(known.series.clone());
+            }
+            return Ok(self.shared.remove(&key).map(|known| known.series).unwrap_or_default());
+        }
+        let before = self.samples.total;
+        let series = self.vector(node, steps)?;
+        let left = self.uses.get(id).map_or(0, |uses| uses - 1);
+        if 0 < left {
+            let total = self.samples.total - before;
+            self.shared.insert(key, SharedVector { series: series.clone(), total, left });
+        }
+        Ok(series)
+    }
+
     fn collect(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
-        let delayed = self.env.delayed_name_removal;
-        self.stream_one_by_one(node, steps, &mut |own, item| {
-            let strip = item.drop_name && !delayed;
-            let labels =
-                if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
-            let drop_name = item.drop_name && delayed;
-            let histograms = std::mem::take(item.histograms);
-            let series = Series { labels, drop_name, values: item.values.to_vec(), histograms };
-            let count = series.present_count();
-            if 0 < count {
-                own.hold(count)?;
-                out.push(series);
-            }
+        self.each_block(node, steps, &Whole, &mut |own, series| {
+            own.hold(series.iter().map(Series::present_count).sum())?;
+            own.take_bytes(series.iter().map(Series::bytes).sum(), "series of a vector")?;
+            out.extend(series);
             Ok(())
         })?;
         Ok(out)
+    }
+}
+
+/// Keeps series as they are.
+struct Whole;
+
+impl Collect for Whole {
+    type Part = Vec<Series>;
+
+    fn empty(&self) -> Vec<Series> {
+        Vec::new()
+    }
+
+    fn add(
+        &self,
+        part: &mut Vec<Series>,
+        own: &mut Evaluator<'_>,
+        item: Item<'_>,
+    ) -> Result<(), QueryError> {
+        let delayed = own.env.delayed_name_removal;
+        let strip = item.drop_name && !delayed;
+        let labels =
+            if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
+        let drop_name = item.drop_name && delayed;
+        let histograms = std::mem::take(item.histograms);
+        let series = Series { labels, drop_name, values: item.values.to_vec(), histograms };
+        let count = series.present_count();
+        if 0 < count {
+            own.hold(count)?;
+            own.take_bytes(series.bytes(), "series of a vector")?;
+            part.push(series);
+        }
+        Ok(())
     }
 }
 
@@ -400,6 +507,7 @@ fn is_unique_without_name(node: &Node) -> bool {
         Kind::Range(range) => range.selector.has_fixed_name(),
         Kind::Subquery(subquery) => is_unique_without_name(&subquery.inner),
         Kind::Negate(inner) | Kind::Invariant(inner) => is_unique_without_name(inner),
+        Kind::Shared { inner, .. } => is_unique_without_name(inner),
         Kind::Call { args, .. } if functions::is_one_by_one(node) => args
             .iter()
             .filter(|arg| matches!(arg.value_type(), ValueType::Vector | ValueType::Matrix))
@@ -414,7 +522,14 @@ fn is_unique_without_name(node: &Node) -> bool {
 /// Columns as points.
 fn matrix(series: Vec<Series>, steps: Steps) -> Value {
     let points = |series: Series| {
-        let (mut points, mut histograms) = (Vec::new(), Vec::new());
+        let mut points = Vec::with_capacity(series.present_count() as usize);
+        if series.histograms.is_empty() {
+            let all = series.values.iter().enumerate().filter(|(_, value)| !is_absent(**value));
+            points.extend(all.map(|(step, value)| (steps.time(step), *value)));
+            let (labels, histograms) = (series.labels, Vec::new());
+            return (!points.is_empty()).then_some(engine::Series { labels, points, histograms });
+        }
+        let mut histograms = Vec::new();
         for step in 0..series.values.len() {
             match Sample::at(&series.values, &series.histograms, step) {
                 Sample::Absent => {}

@@ -63,8 +63,10 @@ impl Rig {
         let options = EngineOptions {
             lookback_delta_ms: 5 * MINUTE_MS,
             max_samples: 1_000_000,
+            max_bytes: 1 << 30,
             timeout: Duration::from_mins(1),
             max_concurrency: 1,
+            helper_threads: 0,
             default_subquery_step_ms: Arc::new(AtomicI64::new(MINUTE_MS)),
             delayed_name_removal: false,
             type_and_unit_labels: false,

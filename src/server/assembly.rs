@@ -1,5 +1,6 @@
 //! All modules of one server, put together; starting, reloading and stopping them.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -69,8 +70,10 @@ fn engine_options(options: &Options, default_subquery_step_ms: &Arc<AtomicI64>) 
     EngineOptions {
         lookback_delta_ms: options.lookback_delta.as_millis() as i64,
         max_samples: options.query_max_samples,
+        max_bytes: options.query_max_bytes,
         timeout: options.query_timeout,
         max_concurrency: options.query_max_concurrency,
+        helper_threads: std::thread::available_parallelism().map_or(1, NonZero::get) - 1,
         default_subquery_step_ms: Arc::clone(default_subquery_step_ms),
         parser: options.features.parser,
         delayed_name_removal: options.features.delayed_name_removal,
@@ -373,6 +376,7 @@ impl Running {
     /// Ends scraping and rules, so that nothing new arises.
     pub(super) async fn stop_producing(&self, assembly: &Assembly) {
         let services = &assembly.services;
+        services.engine.cancel_queries();
         self.stop.send_replace(true);
         services.scrape.shutdown().await;
         let rules = services.rules.clone();

@@ -9,6 +9,7 @@ mod interop;
 mod kill;
 mod licences;
 mod process;
+mod promql_blocks;
 mod promql_conformance;
 mod promql_eval;
 mod promql_notation;

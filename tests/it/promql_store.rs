@@ -132,8 +132,10 @@ impl Memory {
         let mut options = EngineOptions {
             lookback_delta_ms: 300_000,
             max_samples: 50_000_000,
+            max_bytes: 1 << 30,
             timeout: Duration::from_secs(100),
             max_concurrency: 20,
+            helper_threads: 0,
             default_subquery_step_ms: Arc::new(AtomicI64::new(60_000)),
             parser: ParserOptions::ALL,
             delayed_name_removal: true,

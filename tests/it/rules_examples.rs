@@ -81,8 +81,10 @@ impl Rig {
         let options = EngineOptions {
             lookback_delta_ms: 300_000,
             max_samples: 1_000_000,
+            max_bytes: 1 << 30,
             timeout: Duration::from_mins(1),
             max_concurrency: 1,
+            helper_threads: 0,
             default_subquery_step_ms: Arc::new(AtomicI64::new(15_000)),
             parser: parser(),
             delayed_name_removal: false,

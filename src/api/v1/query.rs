@@ -36,6 +36,8 @@ struct Request {
     limit: usize,
     /// Whatever is not empty asks for statistics.
     stats: String,
+    /// An extension: show the plan instead of a result.
+    explain: bool,
     lookback_delta_ms: Option<i64>,
     timeout: Option<Duration>,
 }
@@ -54,9 +56,16 @@ impl Request {
             text: params.get("query").to_owned(),
             limit: params.limit()?,
             stats: params.get("stats").to_owned(),
+            explain: matches!(params.get("explain"), "1" | "true"),
             lookback_delta_ms: lookback.map(|seconds| (seconds * 1000.0) as i64),
             timeout: timeout.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
         })
+    }
+
+    fn explain(&self, services: &Services, start_ms: i64, end_ms: i64, step_ms: i64) -> ApiResult {
+        let query = Query::new(&self.text);
+        let lines = services.engine.explain(&query, start_ms, end_ms, step_ms)?;
+        Ok(Success::of(&json!({ "plan": lines })))
     }
 
     /// Runs on a blocking thread; ends when the handler is dropped.
@@ -143,6 +152,9 @@ fn stats_json(stats: &Stats) -> String {
 pub(super) async fn instant(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     let request = Request::read(&params)?;
     let at_ms = params.time_ms("time", services.clock.now_ms())?;
+    if request.explain {
+        return request.explain(&services, at_ms, at_ms, 0);
+    }
     request.run(services, move |services, query| Ok(services.engine.instant(query, at_ms)?)).await
 }
 
@@ -166,6 +178,9 @@ pub(super) async fn range(State(services): State<Arc<Services>>, params: Params)
         ));
     }
     let request = Request::read(&params)?;
+    if request.explain {
+        return request.explain(&services, start_ms, end_ms, step_ms);
+    }
     let evaluate = move |services: &Services, query: &Query<'_>| {
         Ok(services.engine.range(query, start_ms, end_ms, step_ms)?)
     };

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::super::params::Params;
-use super::super::respond::{ApiError, ApiResult, Success};
+use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{COMPATIBLE_VERSION, Services, rfc3339};
 use super::blocking;
+use crate::promql::engine::ActiveQuery;
 use crate::storage::stats::{NamedCount, SegmentSummary};
 
 /// Most entries of one list in `/status/tsdb`.
@@ -92,6 +93,34 @@ fn ulid(timestamp_ms: i64, id: u64) -> String {
     let bits = (time << 80) | u128::from(id);
     let digit = |index: u32| DIGITS[(bits >> (5 * index)) as usize & 31] as char;
     (0..26).rev().map(digit).collect()
+}
+
+/// An extension: queries that run or wait for a place, oldest first.
+pub(super) async fn active_queries(State(services): State<Arc<Services>>) -> ApiResult {
+    let query = |own: ActiveQuery| {
+        json!({
+            "id": own.id,
+            "query": own.query,
+            "startTime": rfc3339(own.started_ms),
+            "elapsedSeconds": own.elapsed.as_secs_f64(),
+            "state": if own.waiting { "waiting" } else { "running" },
+        })
+    };
+    let all: Vec<Value> = services.engine.active_queries().into_iter().map(query).collect();
+    Ok(Success::of(&all))
+}
+
+/// An extension: ends one of them.
+pub(super) async fn cancel_query(
+    State(services): State<Arc<Services>>,
+    Path(id): Path<String>,
+) -> ApiResult {
+    let number = id.parse().map_err(|_| ApiError::parameter("id", "not the number of a query"))?;
+    if !services.engine.cancel_query(number) {
+        let text = format!("no query {number} runs or waits");
+        return Err(ApiError::new(ErrorType::NotFound, text));
+    }
+    Ok(Success::of(&json!({ "id": number })))
 }
 
 pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) -> ApiResult {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+/// Queries that wait: each holds a thread, and others need some too.
+pub(super) const WAITING_MAX: usize = 256;
 /// How often a waiting query looks whether it was canceled.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -11,8 +13,14 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Gate {
     limit: usize,
-    running: Mutex<usize>,
+    counts: Mutex<Counts>,
     left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    running: usize,
+    waiting: usize,
 }
 
 /// A place in the gate; leaves when dropped.
@@ -23,26 +31,40 @@ impl Gate {
     /// A gate for `limit` (at least one) queries at a time.
     pub(super) fn new(limit: usize) -> Self {
         assert!(0 < limit, "a gate that lets nobody in");
-        Self { limit, running: Mutex::new(0), left: Condvar::new() }
+        Self { limit, counts: Mutex::default(), left: Condvar::new() }
     }
 
-    /// Waits for a place until `give_up` says why not to wait any longer.
-    pub(super) fn enter<E>(&self, give_up: impl Fn() -> Result<(), E>) -> Result<Place<'_>, E> {
-        let mut running = self.running.lock();
-        loop {
-            give_up()?;
-            if *running < self.limit {
-                *running += 1;
-                return Ok(Place(self));
-            }
-            self.left.wait_for(&mut running, POLL);
+    /// Waits for a place until `give_up` says why not to wait any longer, or does not when too many
+    /// wait: then `full` says so.
+    pub(super) fn enter<E>(
+        &self,
+        give_up: impl Fn() -> Result<(), E>,
+        full: impl FnOnce() -> E,
+    ) -> Result<Place<'_>, E> {
+        let mut counts = self.counts.lock();
+        give_up()?;
+        if self.limit <= counts.running && counts.waiting == WAITING_MAX {
+            return Err(full());
         }
+        counts.waiting += 1;
+        while self.limit <= counts.running {
+            self.left.wait_for(&mut counts, POLL);
+            if let Err(err) = give_up() {
+                counts.waiting -= 1;
+                // Whoever was woken in vain wakes the next one.
+                self.left.notify_one();
+                return Err(err);
+            }
+        }
+        counts.waiting -= 1;
+        counts.running += 1;
+        Ok(Place(self))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        *self.0.running.lock() -= 1;
+        self.0.counts.lock().running -= 1;
         self.0.left.notify_one();
     }
 }
@@ -54,11 +76,14 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let gate = Gate::new(1);
-        let first = gate.enter(|| Ok::<_, ()>(())).unwrap();
-        assert_eq!(*gate.running.lock(), 1);
-        assert!(gate.enter(|| Err::<(), _>("deadline")).is_err());
+        let enter = |give_up: Result<(), &'static str>| gate.enter(move || give_up, || "full");
+        let first = enter(Ok(())).unwrap();
+        assert_eq!(gate.counts.lock().running, 1);
+        assert_eq!(enter(Err("deadline")).unwrap_err(), "deadline");
+        gate.counts.lock().waiting = WAITING_MAX;
+        assert_eq!(enter(Ok(())).unwrap_err(), "full");
         drop(first);
-        assert!(gate.enter(|| Ok::<_, ()>(())).is_ok());
-        assert_eq!(*gate.running.lock(), 0);
+        assert!(enter(Ok(())).is_ok(), "nobody has to wait");
+        assert_eq!(gate.counts.lock().running, 0);
     }
 }

@@ -7,6 +7,7 @@ mod fold;
 mod native;
 
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -19,8 +20,8 @@ use super::format::histogram_text;
 use super::functions::numeric::quantile;
 use super::labels::{Groups, Projection};
 use super::plan::{Aggregate, Node};
-use super::{Evaluator, Series, Steps, absent, is_absent};
-use fold::{Average, Cell, Count, Group, Max, Min, OnHistogram, Stddev, Stdvar, Sum};
+use super::{Collect, Evaluator, Item, Series, Steps, absent, is_absent};
+use fold::{Average, Cells, Count, Group, Max, Min, OnHistogram, Stddev, Stdvar, Sums};
 use native::Natives;
 
 /// How an aggregation groups.
@@ -45,6 +46,18 @@ impl Grouped {
         }
     }
 
+    /// The group that a group of the same grouping belongs to.
+    fn absorb(&mut self, other: &Self, group: usize) -> usize {
+        let labels = &other.labels[group];
+        let (into, new) = self.groups.of(&self.projection, labels, false);
+        if new {
+            self.labels.push(labels.clone());
+            self.drop_name.push(false);
+        }
+        self.drop_name[into] |= other.drop_name[group];
+        into
+    }
+
     fn of(&mut self, labels: &Labels, drop_name: bool) -> usize {
         let drop_now = drop_name && !self.delayed;
         let (group, new) = self.groups.of(&self.projection, labels, drop_now);
@@ -65,6 +78,85 @@ fn projection(grouping: &Grouping) -> Projection {
     }
 }
 
+/// Folds series into one for each group.
+struct Folding<'f, C> {
+    grouping: &'f Grouping,
+    delayed: bool,
+    steps: Steps,
+    span: Span,
+    cells: PhantomData<fn() -> C>,
+}
+
+/// Series that were folded.
+struct Folded<C> {
+    grouped: Grouped,
+    cells: C,
+    natives: Natives,
+}
+
+impl<C: Cells> Folded<C> {
+    /// Takes in what was folded after this.
+    fn merge(
+        &mut self,
+        other: &Self,
+        steps: Steps,
+        own: &mut Evaluator<'_>,
+    ) -> Result<(), QueryError> {
+        for group in 0..other.grouped.labels.len() {
+            let into = self.grouped.absorb(&other.grouped, group);
+            let wanted = self.grouped.labels.len() * steps.count;
+            if self.cells.len() < wanted {
+                own.hold(steps.count as u64)?;
+                own.take_bytes(steps.count * C::BYTES, "groups of an aggregation")?;
+                self.cells.grow(wanted);
+            }
+            let (place, from) = (into * steps.count, group * steps.count);
+            self.cells.merge(place, &other.cells, from, steps.count);
+        }
+        Ok(())
+    }
+}
+
+impl<C: Cells> Collect for Folding<'_, C> {
+    type Part = Folded<C>;
+
+    fn empty(&self) -> Folded<C> {
+        Folded {
+            grouped: Grouped::new(self.grouping, self.delayed),
+            cells: C::default(),
+            natives: Natives::new(C::ON_HISTOGRAM == OnHistogram::Mean),
+        }
+    }
+
+    fn add(
+        &self,
+        part: &mut Folded<C>,
+        own: &mut Evaluator<'_>,
+        mut item: Item<'_>,
+    ) -> Result<(), QueryError> {
+        let group = part.grouped.of(item.labels, item.drop_name);
+        if let OnHistogram::Ignore(name) = C::ON_HISTOGRAM
+            && item.drop_histograms()
+        {
+            own.notes.ignored_in_aggregation(name, self.span);
+        }
+        let wanted = part.grouped.labels.len() * self.steps.count;
+        if part.cells.len() < wanted {
+            own.hold(self.steps.count as u64)?;
+            own.take_bytes(self.steps.count * C::BYTES, "groups of an aggregation")?;
+            part.cells.grow(wanted);
+        }
+        let place = group * self.steps.count;
+        let merges = matches!(C::ON_HISTOGRAM, OnHistogram::Sum | OnHistogram::Mean);
+        if merges && (!item.histograms.is_empty() || !part.natives.is_empty()) {
+            let Folded { cells, natives, .. } = part;
+            return own.fold_histograms(&item, cells, natives, place, self.span);
+        }
+        part.cells.add(place, item.values);
+        Ok(())
+    }
+}
+
 impl Evaluator<'_> {
     /// The value of an aggregation.
     pub(super) fn aggregate(
@@ -76,14 +168,14 @@ impl Evaluator<'_> {
         let inner = &aggregate.inner;
         let grouping = &aggregate.grouping;
         match aggregate.op {
-            AggregateOp::Sum => self.fold::<Sum>(grouping, inner, steps),
-            AggregateOp::Avg => self.fold::<Average>(grouping, inner, steps),
-            AggregateOp::Count => self.fold::<Count>(grouping, inner, steps),
-            AggregateOp::Min => self.fold::<Min>(grouping, inner, steps),
-            AggregateOp::Max => self.fold::<Max>(grouping, inner, steps),
-            AggregateOp::Group => self.fold::<Group>(grouping, inner, steps),
-            AggregateOp::Stddev => self.fold::<Stddev>(grouping, inner, steps),
-            AggregateOp::Stdvar => self.fold::<Stdvar>(grouping, inner, steps),
+            AggregateOp::Sum => self.fold::<Sums>(grouping, inner, steps),
+            AggregateOp::Avg => self.fold::<Vec<Average>>(grouping, inner, steps),
+            AggregateOp::Count => self.fold::<Vec<Count>>(grouping, inner, steps),
+            AggregateOp::Min => self.fold::<Vec<Min>>(grouping, inner, steps),
+            AggregateOp::Max => self.fold::<Vec<Max>>(grouping, inner, steps),
+            AggregateOp::Group => self.fold::<Vec<Group>>(grouping, inner, steps),
+            AggregateOp::Stddev => self.fold::<Vec<Stddev>>(grouping, inner, steps),
+            AggregateOp::Stdvar => self.fold::<Vec<Stdvar>>(grouping, inner, steps),
             AggregateOp::CountValues => self.count_values(aggregate, steps),
             AggregateOp::Quantile => self.quantile(aggregate, steps),
             AggregateOp::TopK
@@ -93,45 +185,56 @@ impl Evaluator<'_> {
         }
     }
 
-    fn fold<C: Cell>(
+    fn fold<C: Cells>(
         &mut self,
         grouping: &Grouping,
         inner: &Node,
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
-        let mut grouped = Grouped::new(grouping, self.env.delayed_name_removal);
-        let mut cells: Vec<C> = Vec::new();
-        let mut natives = Natives::new(C::ON_HISTOGRAM == OnHistogram::Mean);
-        self.stream(inner, steps, &mut |own, mut item| {
-            let group = grouped.of(item.labels, item.drop_name);
-            if let OnHistogram::Ignore(name) = C::ON_HISTOGRAM
-                && item.drop_histograms()
-            {
-                own.notes.ignored_in_aggregation(name, inner.span);
-            }
-            if cells.len() < grouped.labels.len() * steps.count {
-                own.hold(steps.count as u64)?;
-                cells.resize(grouped.labels.len() * steps.count, C::EMPTY);
-            }
-            let place = group * steps.count;
-            let cells = &mut cells[place..][..steps.count];
-            let merges = matches!(C::ON_HISTOGRAM, OnHistogram::Sum | OnHistogram::Mean);
-            if merges && (!item.histograms.is_empty() || !natives.is_empty()) {
-                return own.fold_histograms(&item, cells, &mut natives, place, inner.span);
-            }
-            for (cell, value) in cells.iter_mut().zip(item.values) {
-                if !is_absent(*value) {
-                    cell.add(*value);
+        let delayed = self.env.delayed_name_removal;
+        let folding =
+            Folding::<C> { grouping, delayed, steps, span: inner.span, cells: PhantomData };
+        let mut folded: Option<Folded<C>> = None;
+        if self.is_streamed(inner) {
+            let before = self.samples;
+            let mut has_natives = false;
+            let split = self.each_block(inner, steps, &folding, &mut |own, part| {
+                let Some(total) = &mut folded else {
+                    own.hold(part.cells.len() as u64)?;
+                    folded = Some(part);
+                    return Ok(());
+                };
+                has_natives = !total.natives.is_empty() || !part.natives.is_empty();
+                if has_natives {
+                    // Their sums are not merged, so they are taken one after the other after all.
+                    return Err(super::too_many_samples());
                 }
+                total.merge(&part, steps, own)
+            });
+            if has_natives {
+                self.samples = before;
+                folded = None;
+            } else {
+                split?;
             }
-            Ok(())
-        })?;
-        let finish = |(group, cells): (usize, &[C])| {
-            let values = cells.iter().map(Cell::finish).collect();
-            Series::floats(grouped.labels[group].clone(), grouped.drop_name[group], values)
+        }
+        let mut folded = match folded {
+            Some(folded) => folded,
+            None => {
+                let mut folded = folding.empty();
+                self.stream(inner, steps, &mut |own, item| folding.add(&mut folded, own, item))?;
+                folded
+            }
         };
-        let mut out: Vec<_> = cells.chunks(steps.count.max(1)).enumerate().map(finish).collect();
-        natives.finish(&mut out, steps.count, inner.span, &mut self.notes);
+        let cells = std::mem::take(&mut folded.cells);
+        let finish = |(group, labels): (usize, Labels)| {
+            let places = group * steps.count..(group + 1) * steps.count;
+            let values = places.map(|place| cells.finish(place)).collect();
+            Series::floats(labels, folded.grouped.drop_name[group], values)
+        };
+        let labels = std::mem::take(&mut folded.grouped.labels);
+        let mut out: Vec<_> = labels.into_iter().enumerate().map(finish).collect();
+        folded.natives.finish(&mut out, steps.count, inner.span, &mut self.notes);
         Ok(out)
     }
 
@@ -158,6 +261,7 @@ impl Evaluator<'_> {
             let group = grouped.of(item.labels, item.drop_name);
             columns.resize_with(grouped.labels.len(), Vec::new);
             own.hold(steps.count as u64)?;
+            own.take_bytes(size_of_val(&*item.values), "values of a quantile")?;
             columns[group].extend_from_slice(item.values);
             Ok(())
         })?;
@@ -236,6 +340,7 @@ impl Evaluator<'_> {
                         if place == out.len() {
                             own.hold(steps.count as u64)?;
                             let values = vec![absent(); steps.count];
+                            own.take_bytes(size_of_val(&*values), "counted values")?;
                             out.push(Series::floats(labels, false, values));
                         }
                         last = Some((value.to_bits(), place));

@@ -131,6 +131,13 @@ impl Annotations {
         self.notes.insert(text, note);
     }
 
+    /// Adds those of another part of the query.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (text, note) in other.notes {
+            self.add(text, note);
+        }
+    }
+
     /// A quantile outside of 0..=1.
     pub(super) fn invalid_quantile(&mut self, quantile: f64, span: Span) {
         let got = general(quantile);

@@ -39,6 +39,14 @@ pub(super) fn arithmetic(op: BinaryOp, lhs: f64, rhs: f64) -> f64 {
     }
 }
 
+/// An operator on two scalars: comparisons are 0 or 1.
+pub(super) fn scalar_element(op: BinaryOp, lhs: f64, rhs: f64) -> f64 {
+    match compare(op, lhs, rhs) {
+        Some(holds) => f64::from(u8::from(holds)),
+        None => arithmetic(op, lhs, rhs),
+    }
+}
+
 /// IEEE 754 `pow`, which Go follows too.
 fn power(base: f64, exponent: f64) -> f64 {
     base.powf(exponent)

@@ -2,6 +2,7 @@
 //! `over_range`), or on whole vectors.
 
 mod elementwise;
+pub(super) mod extrapolate;
 mod histogram;
 mod info;
 mod label;
@@ -188,10 +189,7 @@ impl<'e> Evaluator<'e> {
         steps: Steps,
     ) -> Result<Vec<f64>, QueryError> {
         let (lhs, rhs) = (self.scalar(&binary.lhs, steps)?, self.scalar(&binary.rhs, steps)?);
-        let apply = |(lhs, rhs): (f64, f64)| match super::binary::compare(binary.op, lhs, rhs) {
-            Some(holds) => f64::from(u8::from(holds)),
-            None => super::binary::arithmetic(binary.op, lhs, rhs),
-        };
+        let apply = |(lhs, rhs)| super::binary::scalar_element(binary.op, lhs, rhs);
         debug_assert!(!matches!(binary.op, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless));
         Ok(lhs.into_iter().zip(rhs).map(apply).collect())
     }

@@ -1,5 +1,10 @@
-//! From a syntax tree to what is evaluated: parentheses gone, durations and `@` resolved,
-//! step-invariant parts marked.
+//! From a syntax tree to what is evaluated: parentheses gone, durations and `@` resolved, constants
+//! computed, step-invariant parts and repeated operands marked.
+
+mod explain;
+mod shared;
+
+use std::sync::Arc;
 
 use crate::model::labels::METRIC_NAME;
 use crate::model::matcher::{MatchOp, Matcher};
@@ -10,7 +15,10 @@ use crate::promql::ast::{
 use crate::promql::engine::QueryError;
 use crate::promql::functions::Function;
 
+use super::binary::scalar_element;
 use super::{TimeSpan, duration};
+pub(super) use explain::explain;
+pub(super) use shared::share;
 
 /// Nesting of an expression: the evaluator recurses, and its caller's stack is finite.
 const DEPTH_MAX: usize = 400;
@@ -40,6 +48,11 @@ pub(super) enum Kind {
     Negate(Box<Node>),
     /// Has the same value at each step; evaluated once.
     Invariant(Box<Node>),
+    /// Stands in the query several times; evaluated once.
+    Shared {
+        id: usize,
+        inner: Arc<Node>,
+    },
 }
 
 /// Series, each at one moment.
@@ -121,6 +134,7 @@ impl Node {
             Kind::Range(_) | Kind::Subquery(_) => ValueType::Matrix,
             Kind::Call { function, .. } => function.return_type,
             Kind::Negate(inner) | Kind::Invariant(inner) => inner.value_type(),
+            Kind::Shared { inner, .. } => inner.value_type(),
             Kind::Binary(binary) => match (binary.lhs.value_type(), binary.rhs.value_type()) {
                 (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
                 _ => ValueType::Vector,
@@ -230,11 +244,17 @@ impl Planner {
             }
             ExprKind::Binary(binary) => {
                 let (binary, invariant) = self.binary(binary, depth)?;
-                leaf(Kind::Binary(Box::new(binary)), invariant, invariant)
+                match constant(&binary) {
+                    Some(value) => leaf(Kind::Number(value), true, false),
+                    None => leaf(Kind::Binary(Box::new(binary)), invariant, invariant),
+                }
             }
             ExprKind::Unary { op: UnaryOp::Plus, expr } => self.lower(expr, depth)?,
             ExprKind::Unary { op: UnaryOp::Minus, expr: inner } => {
                 let Lowered { node, invariant, wrap } = self.lower(inner, depth)?;
+                if let Kind::Number(value) = node.kind {
+                    return Ok(leaf(Kind::Number(-value), true, false));
+                }
                 leaf(Kind::Negate(Box::new(node)), invariant, wrap)
             }
         })
@@ -298,6 +318,7 @@ impl Planner {
             "range" => self.span.range_ms(),
             "step" if self.span.range_ms() == 0 => 0,
             "step" => self.span.step_ms,
+            "pi" => return Some(std::f64::consts::PI),
             _ => return None,
         };
         Some(ms as f64 / 1000.0)
@@ -319,6 +340,14 @@ impl Planner {
         });
         Ok(Shift { at_ms, offset_ms })
     }
+}
+
+/// The result of an operator on two numbers.
+fn constant(binary: &Binary) -> Option<f64> {
+    let (Kind::Number(lhs), Kind::Number(rhs)) = (&binary.lhs.kind, &binary.rhs.kind) else {
+        return None;
+    };
+    Some(scalar_element(binary.op, *lhs, *rhs))
 }
 
 /// Functions whose result may differ between steps though their arguments do not.

@@ -1,6 +1,6 @@
 //! Range vectors: windows over the samples of each series, from selectors and from subqueries.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::labels::Labels;
@@ -8,12 +8,13 @@ use crate::model::sample::TimeRange;
 use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::{self, QueryError, Value};
 
+use super::functions::extrapolate::Reaches;
 use super::functions::native;
 use super::functions::over_range::{RangeFunction, Windowed};
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::{Points, SharedTables};
 use super::series::histogram_at;
-use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, labels};
+use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
 
 /// For each step, which samples lie in its window.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Windows {
     widest: u64,
     /// Samples in all windows, counted again in each.
     total: u64,
+    /// For rates, when one has asked.
+    pub(super) reaches: OnceLock<Reaches>,
 }
 
 /// Where the windows lie.
@@ -53,7 +56,7 @@ impl Frame {
         }
     }
 
-    fn time_range(&self) -> TimeRange {
+    pub(super) fn time_range(&self) -> TimeRange {
         let (before, after) = self.extension();
         TimeRange {
             min_ms: self.shift.apply(self.steps.start_ms) - self.range_ms - before + 1,
@@ -73,6 +76,7 @@ impl Frame {
             end: Vec::with_capacity(count),
             widest: 0,
             total: 0,
+            reaches: OnceLock::new(),
         };
         for step in 0..count {
             let (from, upto) = (from(step), upto(step));
@@ -102,7 +106,7 @@ pub(super) struct RangeItem<'a> {
 
 /// Samples without stale markers; the same slices when there is none.
 pub(super) fn without_stale(points: &Points) -> Points {
-    if !points.values.iter().any(|value| is_absent(*value)) {
+    if !kernels::has_absent(&points.values) {
         return points.clone();
     }
     let both = points.timestamps_ms.iter().zip(points.values.iter());
@@ -161,8 +165,7 @@ impl<'e> Evaluator<'e> {
         frame: &Frame,
         visit: Visit<'_, 'e>,
     ) -> Result<(), QueryError> {
-        let selection = self.select(&range.selector, frame.time_range())?;
-        self.each_series(&selection, |own, meta, points| {
+        self.each_series(&range.selector, frame.time_range(), |own, meta, points| {
             let points = without_stale(&points);
             if points.values.is_empty() {
                 return Ok(());
@@ -178,7 +181,7 @@ impl<'e> Evaluator<'e> {
         visit: Visit<'_, 'e>,
     ) -> Result<(), QueryError> {
         let inner_steps = subquery_steps(subquery, frame.steps);
-        let held = self.samples.current;
+        let (held, bytes) = (self.samples.current, self.samples.bytes);
         let series = self.vector_or_scalar(&subquery.inner, inner_steps)?;
         let all: Arc<[i64]> = (0..inner_steps.count).map(|step| inner_steps.time(step)).collect();
         for one in series {
@@ -191,7 +194,7 @@ impl<'e> Evaluator<'e> {
                 without_stale(&Points { timestamps_ms, values, histograms, starts_ms: None });
             visit(self, RangeItem { labels, drop_name, points: &points })?;
         }
-        self.samples.current = held;
+        (self.samples.current, self.samples.bytes) = (held, bytes);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use super::annotations::RangeNotice;
 use super::functions::native;
 use super::plan::{Selector, Shift};
 use super::series::{Sample, histogram_at, marker};
-use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent};
+use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent, kernels};
 
 /// What is taken of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,35 +153,45 @@ fn newest(timestamps_ms: &[i64], steps: Steps, shift: Shift, lookback_ms: i64) -
     (0..steps.count).map(at).collect()
 }
 
-impl<'e> Evaluator<'e> {
-    /// Series that match and may have samples in the range.
-    pub(super) fn select(
-        &self,
-        selector: &Selector,
-        range: TimeRange,
-    ) -> Result<Selection, QueryError> {
-        let hints = SelectHints::default();
-        Ok(self.env.select.select(&selector.matchers, range, &hints)?)
+/// Where an instant selector looks for samples.
+pub(super) fn reach(selector: &Selector, steps: Steps, lookback_ms: i64) -> TimeRange {
+    let smoothed = selector.boundary == Boundary::Smoothed;
+    TimeRange {
+        min_ms: selector.shift.apply(steps.start_ms) - lookback_ms + 1,
+        max_ms: selector.shift.apply(steps.last_ms()) + if smoothed { lookback_ms } else { 0 },
     }
+}
 
-    /// Pulls the samples of a selection, block by block.
+impl<'e> Evaluator<'e> {
+    /// Pulls the samples of the series that match, block by block; in a fork those of its block.
     pub(super) fn each_series(
         &mut self,
-        selection: &Selection,
+        selector: &Selector,
+        range: TimeRange,
         mut visit: impl FnMut(&mut Self, &SeriesMeta, Points) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        for (block, series) in selection.series().chunks(BLOCK_SERIES_MAX).enumerate() {
-            self.check()?;
+        let mut visit_block = |own: &mut Self, selection: &Selection, block: usize| {
+            own.check()?;
+            let Some(series) = selection.series().chunks(BLOCK_SERIES_MAX).nth(block) else {
+                return Ok(());
+            };
             let columns = selection.block((block * BLOCK_SERIES_MAX) as u32, series.len())?;
             for (meta, columns) in series.iter().zip(columns.series) {
                 let mut points = Points::of(columns);
-                if !self.env.use_start_timestamps {
+                if !own.env.use_start_timestamps {
                     points.starts_ms = None;
                 }
-                visit(self, meta, points)?;
+                visit(own, meta, points)?;
             }
+            Ok(())
+        };
+        if let Some((selection, block)) = self.known_selection(selector) {
+            return visit_block(self, selection, block);
         }
-        Ok(())
+        let hints = SelectHints::default();
+        let selection = self.env.select.select(&selector.matchers, range, &hints)?;
+        let blocks = selection.series().len().div_ceil(BLOCK_SERIES_MAX);
+        (0..blocks).try_for_each(|block| visit_block(self, &selection, block))
     }
 
     /// Passes on the series that a selector finds.
@@ -198,15 +208,11 @@ impl<'e> Evaluator<'e> {
         }
         let (shift, lookback_ms) = (selector.shift, self.env.lookback_ms);
         let smoothed = selector.boundary == Boundary::Smoothed && sampled == Sampled::Value;
-        let range = TimeRange {
-            min_ms: shift.apply(steps.start_ms) - lookback_ms + 1,
-            max_ms: shift.apply(steps.last_ms()) + if smoothed { lookback_ms } else { 0 },
-        };
-        let selection = self.select(selector, range)?;
+        let range = reach(selector, steps, lookback_ms);
         let mut tables = SharedTables::new(steps);
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
-        self.each_series(&selection, |own, meta, points| {
+        self.each_series(selector, range, |own, meta, points| {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
             }
@@ -235,7 +241,7 @@ impl<'e> Evaluator<'e> {
                     histograms.extend(found);
                 }
             }
-            let mut count = values.iter().filter(|value| !is_absent(**value)).count() as u64;
+            let mut count = kernels::count_present(&values);
             if count == 0 {
                 return Ok(());
             }
@@ -250,12 +256,19 @@ impl<'e> Evaluator<'e> {
 }
 
 fn gather(points: &Points, table: &[u32], sampled: Sampled, values: &mut [f64]) {
+    if sampled == Sampled::Value {
+        for (value, at) in values.iter_mut().zip(table) {
+            // Stale markers stand for absence here, too.
+            *value = points.values.get(*at as usize).copied().unwrap_or_else(absent);
+        }
+        return;
+    }
     for (value, at) in values.iter_mut().zip(table) {
         let found = points.values.get(*at as usize).copied().filter(|found| !is_absent(*found));
         let timestamp_ms = points.timestamps_ms.get(*at as usize).copied().unwrap_or_default();
         *value = match (found, sampled) {
             (None, _) => absent(),
-            (Some(found), Sampled::Value) => found,
+            (Some(value), Sampled::Value) => value,
             (Some(_), Sampled::Seconds) => timestamp_ms as f64 / 1000.0,
             (Some(_), Sampled::Milliseconds) => timestamp_ms as f64,
             (Some(_), Sampled::StartSeconds) => points.start_ms(*at as usize) as f64 / 1000.0,

@@ -102,12 +102,21 @@ impl Series {
     }
 
     pub(super) fn present_count(&self) -> u64 {
-        self.values.iter().filter(|value| !is_absent(**value)).count() as u64
+        super::kernels::count_present(&self.values)
     }
 
     /// The histogram of a step, if its value is one.
     pub(super) fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
         histogram_at(&self.values, &self.histograms, step)
+    }
+
+    /// What it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        let histograms = self.histograms.iter().flatten().map(|one| 8 + one.bytes());
+        size_of::<Self>()
+            + self.labels.heap_bytes()
+            + size_of_val(self.values.as_slice())
+            + histograms.sum::<usize>()
     }
 
     /// Leaves the floats alone.

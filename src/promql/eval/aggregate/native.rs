@@ -10,7 +10,7 @@ use super::super::annotations::{Annotations, Operation, RangeNotice};
 use super::super::functions::native::Hints;
 use super::super::series::{Item, Sample, Series};
 use super::super::{Evaluator, is_absent};
-use super::fold::Cell;
+use super::fold::Cells;
 
 enum Total {
     Sum(HistogramSum),
@@ -84,32 +84,32 @@ impl Natives {
 
 impl Evaluator<'_> {
     /// Folds a series into the cells of its group from `place` on.
-    pub(super) fn fold_histograms<C: Cell>(
+    pub(super) fn fold_histograms<C: Cells>(
         &mut self,
         item: &Item<'_>,
-        cells: &mut [C],
+        cells: &mut C,
         natives: &mut Natives,
         place: usize,
         span: Span,
     ) -> Result<(), QueryError> {
         let stripped = item.drop_name && !self.env.delayed_name_removal;
         let name = if stripped { "" } else { item.labels.name() };
-        if natives.cells.len() < place + cells.len() {
-            natives.cells.resize_with(place + cells.len(), || None);
+        let end = place + item.values.len();
+        if natives.cells.len() < end {
+            natives.cells.resize_with(end, || None);
         }
         let is_mean = natives.is_mean;
-        let both = cells.iter_mut().zip(&mut natives.cells[place..]);
-        for (step, (cell, native)) in both.enumerate() {
+        for (step, native) in natives.cells[place..end].iter_mut().enumerate() {
             if is_absent(item.values[step]) || native.as_ref().is_some_and(|own| own.incompatible) {
                 continue;
             }
             let Some(histogram) = item.histogram(step) else {
-                cell.add(item.values[step]);
+                cells.add(place + step, &item.values[step..=step]);
                 continue;
             };
             let Some(native) = native else {
                 self.hold(1 + histogram.bytes() as u64 / 16)?;
-                let total = is_absent(cell.finish()).then(|| {
+                let total = is_absent(cells.finish(place + step)).then(|| {
                     if is_mean {
                         Total::Mean(HistogramMean::of(histogram))
                     } else {

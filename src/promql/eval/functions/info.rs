@@ -115,6 +115,7 @@ fn shift_of(node: &Node) -> Option<Shift> {
             Some(Shift { at_ms: subquery.shift.at_ms, offset_ms })
         }
         Kind::Negate(inner) | Kind::Invariant(inner) => shift_of(inner),
+        Kind::Shared { inner, .. } => shift_of(inner),
         Kind::Call { args, .. } => args.iter().find_map(shift_of),
         Kind::Aggregate(aggregate) => {
             shift_of(&aggregate.inner).or_else(|| aggregate.param.as_ref().and_then(shift_of))

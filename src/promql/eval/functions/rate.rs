@@ -6,11 +6,15 @@ use crate::promql::ast::Boundary;
 
 use super::super::absent;
 use super::super::range::on_line;
+use super::extrapolate;
 use super::over_range::{RangeFunction, Window, Windowed};
 
 /// `rate`, `increase` and `delta`: the change between the first and the last sample, extrapolated
 /// to the borders of the range where samples come close to them.
 pub(super) fn extrapolated(series: &Windowed<'_>, function: RangeFunction, out: &mut [f64]) {
+    if series.starts_ms.is_empty() {
+        return extrapolate::all(series, function, out);
+    }
     let counter = function != RangeFunction::Delta;
     let resets = if counter { resets_of(series) } else { Vec::new() };
     let mut past = 0;
@@ -39,7 +43,7 @@ pub(super) fn extrapolated(series: &Windowed<'_>, function: RangeFunction, out: 
     }
 }
 
-fn range_seconds(series: &Windowed<'_>) -> f64 {
+pub(super) fn range_seconds(series: &Windowed<'_>) -> f64 {
     series.frame.range_ms as f64 / 1000.0
 }
 
@@ -161,14 +165,17 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    /// How far the change is extrapolated: all the way where a sample is close to the border.
+    pub(super) fn settled(self) -> Self {
+        let gap = if self.gaps == 0 { 0.0 } else { self.sampled / self.gaps as f64 };
+        let threshold = gap * 1.1;
+        let settle = |way| if threshold <= way { gap / 2.0 } else { way };
+        Self { to_start: settle(self.to_start), to_end: settle(self.to_end), ..self }
+    }
+
     /// By how much a change from the first value on is stretched to stand for the range.
     pub(super) fn factor(self, counter: bool, first: f64, change: f64) -> f64 {
-        let Self { mut to_start, mut to_end, mut sampled, gaps, since_origin } = self;
-        let gap = if gaps == 0 { 0.0 } else { sampled / gaps as f64 };
-        let threshold = gap * 1.1;
-        if threshold <= to_start {
-            to_start = gap / 2.0;
-        }
+        let Self { mut to_start, to_end, mut sampled, since_origin, .. } = self.settled();
         if let Some(since_origin) = since_origin {
             (sampled, to_start) = (since_origin, 0.0);
         } else if counter && 0.0 < change && 0.0 <= first {
@@ -177,9 +184,6 @@ impl Reach {
             if to_zero < to_start {
                 to_start = to_zero;
             }
-        }
-        if threshold <= to_end {
-            to_end = gap / 2.0;
         }
         if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
     }

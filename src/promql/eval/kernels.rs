@@ -1,0 +1,327 @@
+//! The inner loops over all steps of a series.
+//!
+//! Each is written once, without branches, and compiled twice: plainly, and with AVX2, which is
+//! taken when the processor has it. Both do the same operations in the same order on each lane, so
+//! they give the same bits.
+
+use crate::model::sample::STALE_NAN_BITS;
+
+/// A loop.
+trait Kernel {
+    type Output;
+
+    fn run(self) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn fastest<K: Kernel>(kernel: K) -> K::Output {
+    #[target_feature(enable = "avx2")]
+    fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run()
+    }
+
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "instructions that were asked for")]
+        // SAFETY: the processor has AVX2.
+        return unsafe { with_avx2(kernel) };
+    }
+    kernel.run()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fastest<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+struct HasAbsent<'a>(&'a [f64]);
+
+impl Kernel for HasAbsent<'_> {
+    type Output = bool;
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) -> bool {
+        // In pieces, each without a branch.
+        self.0.chunks(64).any(|values| {
+            values.iter().fold(false, |any, value| any | (value.to_bits() == STALE_NAN_BITS))
+        })
+    }
+}
+
+/// Whether any value is the stale marker, which stands for absence.
+pub(super) fn has_absent(values: &[f64]) -> bool {
+    fastest(HasAbsent(values))
+}
+
+struct CountPresent<'a>(&'a [f64]);
+
+impl Kernel for CountPresent<'_> {
+    type Output = u64;
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) -> u64 {
+        self.0.iter().map(|value| u64::from(value.to_bits() != STALE_NAN_BITS)).sum()
+    }
+}
+
+/// How many values are there.
+pub(super) fn count_present(values: &[f64]) -> u64 {
+    fastest(CountPresent(values))
+}
+
+struct CountFalls<'a>(&'a [f64]);
+
+impl Kernel for CountFalls<'_> {
+    type Output = u64;
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) -> u64 {
+        let Some(after) = self.0.get(1..) else { return 0 };
+        self.0.iter().zip(after).map(|(before, after)| u64::from(after < before)).sum()
+    }
+}
+
+/// How many values are less than the one before.
+pub(super) fn count_falls(values: &[f64]) -> u64 {
+    fastest(CountFalls(values))
+}
+
+struct Subtract<'a> {
+    from: &'a [f64],
+    what: &'a [f64],
+    out: &'a mut [f64],
+}
+
+impl Kernel for Subtract<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) {
+        for ((out, from), what) in self.out.iter_mut().zip(self.from).zip(self.what) {
+            *out = from - what;
+        }
+    }
+}
+
+/// `out = from - what`.
+pub(super) fn subtract(from: &[f64], what: &[f64], out: &mut [f64]) {
+    fastest(Subtract { from, what, out });
+}
+
+/// How a change between two samples is stretched to stand for a range; of each step.
+pub(super) struct Stretch<'a> {
+    /// Value of the first sample.
+    pub(super) first: &'a [f64],
+    /// Seconds from the first to the last sample.
+    pub(super) sampled: &'a [f64],
+    /// Seconds to be added before and after.
+    pub(super) to_start: &'a [f64],
+    pub(super) to_end: &'a [f64],
+    /// All ones where the step has a result, else zero.
+    pub(super) present: &'a [u64],
+    /// Counters cannot have been below zero.
+    pub(super) counter: bool,
+    /// What the result is divided by.
+    pub(super) seconds: Option<f64>,
+    /// The change; becomes the result.
+    pub(super) values: &'a mut [f64],
+}
+
+impl Stretch<'_> {
+    #[expect(clippy::needless_bitwise_bool, reason = "branches stand in the way of vectors")]
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn all<const COUNTER: bool, const RATE: bool>(self) {
+        let seconds = self.seconds.unwrap_or(1.0);
+        let count = self.values.len();
+        let (first, sampled) = (&self.first[..count], &self.sampled[..count]);
+        let (to_start, to_end) = (&self.to_start[..count], &self.to_end[..count]);
+        let present = &self.present[..count];
+        for at in 0..count {
+            let (change, first, sampled) = (self.values[at], first[at], sampled[at]);
+            let mut to_start = to_start[at];
+            if COUNTER {
+                let to_zero = sampled * (first / change);
+                let limits = (0.0 < change) & (0.0 <= first) & (to_zero < to_start);
+                to_start = if limits { to_zero } else { to_start };
+            }
+            let factor = (sampled + to_start + to_end[at]) / sampled;
+            let factor = if sampled == 0.0 { 1.0 } else { factor };
+            let factor = if RATE { factor / seconds } else { factor };
+            let bits = (change * factor).to_bits();
+            let result = (bits & present[at]) | (STALE_NAN_BITS & !present[at]);
+            self.values[at] = f64::from_bits(result);
+        }
+    }
+}
+
+impl Kernel for Stretch<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) {
+        match (self.counter, self.seconds.is_some()) {
+            (true, true) => self.all::<true, true>(),
+            (true, false) => self.all::<true, false>(),
+            (false, true) => self.all::<false, true>(),
+            (false, false) => self.all::<false, false>(),
+        }
+    }
+}
+
+/// Turns changes into results.
+pub(super) fn stretch(stretch: Stretch<'_>) {
+    fastest(stretch);
+}
+
+/// Sums with what rounding lost; see [`crate::model::kahan::Kahan`].
+pub(super) struct AddColumn<'a> {
+    /// -0 as long as nothing was added.
+    pub(super) sums: &'a mut [f64],
+    pub(super) compensations: &'a mut [f64],
+    /// All ones where something was added.
+    pub(super) seen: &'a mut [u64],
+    pub(super) values: &'a [f64],
+}
+
+impl Kernel for AddColumn<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) {
+        let count = self.values.len();
+        let (sums, compensations) = (&mut self.sums[..count], &mut self.compensations[..count]);
+        let seen = &mut self.seen[..count];
+        for at in 0..count {
+            let (value, sum, compensation) = (self.values[at], sums[at], compensations[at]);
+            let present = value.to_bits() != STALE_NAN_BITS;
+            let total = sum + value;
+            let of_value = (sum - total) + value;
+            let of_sum = (value - total) + sum;
+            let lost = if value.abs() <= sum.abs() { of_value } else { of_sum };
+            let infinite = total.abs() == f64::INFINITY;
+            let compensated = if infinite { 0.0 } else { compensation + lost };
+            sums[at] = if present { total } else { sum };
+            compensations[at] = if present { compensated } else { compensation };
+            seen[at] |= if present { u64::MAX } else { 0 };
+        }
+    }
+}
+
+/// Adds the values that are there to the sums of their steps.
+pub(super) fn add_column(add: AddColumn<'_>) {
+    fastest(add);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::kahan::Kahan;
+    use crate::model::sample::stale_nan;
+
+    fn value() -> impl Strategy<Value = f64> {
+        let odd = [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e300, -1e300, 0.1];
+        prop_oneof![
+            3 => -1e6..1e6,
+            1 => prop::num::f64::ANY.prop_map(|value| f64::from_bits(value.to_bits())),
+            1 => prop::sample::select(odd.to_vec()),
+            1 => Just(stale_nan()),
+        ]
+    }
+
+    fn column() -> impl Strategy<Value = Vec<f64>> {
+        prop::collection::vec(value(), 37)
+    }
+
+    /// NaNs are one value: which of two operands a NaN is taken from is up to the compiler.
+    fn bits(values: &[f64]) -> Vec<u64> {
+        let one = |value: &f64| if value.is_nan() { 0 } else { value.to_bits() };
+        values.iter().map(one).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn all_forms_count_alike(values in column()) {
+            let absent = values.iter().filter(|value| value.to_bits() == STALE_NAN_BITS).count();
+            prop_assert_eq!(has_absent(&values), 0 < absent);
+            prop_assert_eq!(HasAbsent(&values).run(), 0 < absent);
+            let present = (values.len() - absent) as u64;
+            prop_assert_eq!(count_present(&values), present);
+            prop_assert_eq!(CountPresent(&values).run(), present);
+            let falls = values.windows(2).filter(|pair| pair[1] < pair[0]).count() as u64;
+            prop_assert_eq!(count_falls(&values), falls);
+            prop_assert_eq!(CountFalls(&values).run(), falls);
+        }
+
+        #[test]
+        fn all_forms_stretch_alike(
+            columns in prop::collection::vec(column(), 5),
+            counter: bool,
+            seconds in prop::option::of(1.0..1e4),
+            mask: u64,
+        ) {
+            let present: Vec<u64> =
+                (0..37).map(|at| if mask >> at & 1 == 1 { u64::MAX } else { 0 }).collect();
+            let [first, sampled, to_start, to_end, change] = &columns[..] else { unreachable!() };
+            let results = [true, false].map(|fast| {
+                let mut values = change.clone();
+                let work = Stretch {
+                    first,
+                    sampled,
+                    to_start,
+                    to_end,
+                    present: &present,
+                    counter,
+                    seconds,
+                    values: &mut values,
+                };
+                if fast { stretch(work) } else { work.run() }
+                values
+            });
+            prop_assert_eq!(bits(&results[0]), bits(&results[1]));
+        }
+
+        #[test]
+        fn sums_of_columns_are_sums_of_values(columns in prop::collection::vec(column(), 0..6)) {
+            let results = [true, false].map(|fast| {
+                let (mut sums, mut compensations) = (vec![-0.0; 37], vec![0.0; 37]);
+                let mut seen = vec![0; 37];
+                for values in &columns {
+                    let work = AddColumn {
+                        sums: &mut sums,
+                        compensations: &mut compensations,
+                        seen: &mut seen,
+                        values,
+                    };
+                    if fast { add_column(work) } else { work.run() }
+                }
+                (sums, compensations, seen)
+            });
+            for step in 0..37 {
+                let mut expected: Option<Kahan> = None;
+                for value in columns.iter().map(|values| values[step]) {
+                    match &mut expected {
+                        _ if value.to_bits() == STALE_NAN_BITS => {}
+                        Some(sum) => sum.add(value),
+                        None => expected = Some(value.into()),
+                    }
+                }
+                for (sums, compensations, seen) in &results {
+                    prop_assert_eq!(seen[step] == u64::MAX, expected.is_some());
+                    let Some(expected) = expected else { continue };
+                    let found = sums[step] + compensations[step];
+                    let expected = expected.sum + expected.compensation;
+                    prop_assert_eq!(bits(&[found]), bits(&[expected]));
+                }
+            }
+        }
+    }
+}
