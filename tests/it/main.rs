@@ -17,6 +17,7 @@ mod promql_random;
 mod promql_reference;
 mod promql_scripts;
 mod promql_store;
+mod remote_write_v2;
 mod rules_examples;
 mod shared;
 mod templates;
