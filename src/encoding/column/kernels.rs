@@ -221,7 +221,11 @@ mod tests {
             assert_eq!(own, other, "width {width}");
 
             let first = rng.next_u64() as i64;
-            let factor = if round % 3 == 0 { 1 } else { rng.next_u64() as i64 >> (round % 60) };
+            let factor = match round % 3 {
+                0 => 1,
+                1 => 1 << (round % 64),
+                _ => rng.next_u64() as i64 >> (round % 60),
+            };
             let scale = Scale { first, factor };
             for finish in [
                 Finish::Whole,

@@ -7,14 +7,14 @@
 #![expect(unsafe_code, reason = "loads and stores of vectors")]
 
 use std::arch::x86_64::{
-    __m128i, __m256d, __m256i, _mm_loadu_si128, _mm256_add_epi64, _mm256_add_pd, _mm256_and_si256,
-    _mm256_blend_epi32, _mm256_castsi256_pd, _mm256_castsi256_si128, _mm256_cmpgt_epi64,
-    _mm256_cvtepu32_epi64, _mm256_div_pd, _mm256_extract_epi64, _mm256_extracti128_si256,
-    _mm256_loadu_si256, _mm256_mul_epu32, _mm256_mul_pd, _mm256_permute4x64_epi64,
-    _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_pd, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_slli_si256, _mm256_srli_epi64,
-    _mm256_srlv_epi32, _mm256_srlv_epi64, _mm256_storeu_pd, _mm256_storeu_si256, _mm256_sub_pd,
-    _mm256_xor_si256,
+    __m128i, __m256d, __m256i, _mm_cvtsi64_si128, _mm_loadu_si128, _mm256_add_epi64, _mm256_add_pd,
+    _mm256_and_si256, _mm256_blend_epi32, _mm256_castsi256_pd, _mm256_castsi256_si128,
+    _mm256_cmpgt_epi64, _mm256_cvtepu32_epi64, _mm256_div_pd, _mm256_extract_epi64,
+    _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_mul_epu32, _mm256_mul_pd,
+    _mm256_permute4x64_epi64, _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x,
+    _mm256_set1_pd, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sll_epi64, _mm256_slli_epi64,
+    _mm256_slli_si256, _mm256_srli_epi64, _mm256_srlv_epi32, _mm256_srlv_epi64, _mm256_storeu_pd,
+    _mm256_storeu_si256, _mm256_sub_pd, _mm256_xor_si256,
 };
 
 use super::{BOTH, Finish, HIGH, LOW, SLACK_BYTES, Scale, Sums};
@@ -199,6 +199,10 @@ fn scaled<const SUMS: u8>(
     let first = _mm256_set1_epi64x(scale.first);
     if scale.factor == 1 {
         let add = |own| value(_mm256_add_epi64(own, first));
+        summed::<SUMS>(block, sums, out, add);
+    } else if (scale.factor as u64).is_power_of_two() {
+        let shift = _mm_cvtsi64_si128(i64::from(scale.factor.trailing_zeros()));
+        let add = |own| value(_mm256_add_epi64(_mm256_sll_epi64(own, shift), first));
         summed::<SUMS>(block, sums, out, add);
     } else {
         let factor = _mm256_set1_epi64x(scale.factor);
