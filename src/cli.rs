@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod flags;
+pub mod promql;
 pub mod query;
+pub mod test;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,6 +37,12 @@ enum Command {
     /// Ask a running server.
     #[command(subcommand)]
     Query(query::QueryCommand),
+    /// Lay out and edit queries.
+    #[command(subcommand)]
+    Promql(promql::PromqlCommand),
+    /// Test rules and queries against series that a file lists.
+    #[command(subcommand)]
+    Test(test::TestCommand),
     /// Print the version.
     Version,
 }
@@ -46,6 +54,11 @@ fn version_line() -> &'static str {
         env!("NARTHEX_REVISION"),
         ", compatible with Prometheus 3.14)"
     )
+}
+
+/// The command line, for those who document it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program with these arguments (the first is its own name).
@@ -71,6 +84,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve(cli.serve, flags::values(&command, &matches)),
         Some(Command::Check(check)) => check::run(check),
         Some(Command::Query(query)) => report(query::run(query)),
+        Some(Command::Promql(command)) => report(promql::run(command)),
+        Some(Command::Test(command)) => test::run(command),
         Some(Command::Version) => {
             println!("narthex, version {}", version_line());
             ExitCode::SUCCESS

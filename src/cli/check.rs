@@ -1,5 +1,8 @@
 //! `narthex check`: files before they are used, and whether a server is healthy.
 
+mod metrics;
+
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +40,12 @@ pub enum Check {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Metrics of an exposition, read from standard input: names, help texts, series.
+    Metrics {
+        /// Also print which metrics have the most series.
+        #[arg(long)]
+        extended: bool,
+    },
     /// Whether a server is alive (also for container health checks).
     Healthy {
         /// The server.
@@ -51,9 +60,15 @@ pub enum Check {
     },
 }
 
+/// Exit status when names could be better, as in promtool.
+const EXIT_LINT: u8 = 3;
+/// Bytes of an exposition.
+const EXPOSITION_BYTES_MAX: u64 = 1 << 30;
+
 /// Checks and prints; the exit status is 1 when anything is wrong.
 pub fn run(check: Check) -> ExitCode {
     let is_fine = match check {
+        Check::Metrics { extended } => return check_metrics(extended),
         Check::Config { files } => all(&files, check_config),
         Check::Rules { files } => all(&files, check_rules),
         Check::Alertmanager { files } => all(&files, check_alertmanager),
@@ -117,6 +132,35 @@ fn check_alertmanager(disk: &dyn Disk, file: &Path) -> Result<String, Vec<Config
     let options = alertmanager::load(disk, file, &flags).map_err(|err| vec![err])?;
     let (receivers, inhibitions) = (options.receivers.len(), options.inhibit_rules.len());
     Ok(format!("{receivers} receivers, {inhibitions} inhibit rules found"))
+}
+
+fn check_metrics(is_extended: bool) -> ExitCode {
+    let mut body = Vec::new();
+    let read = std::io::stdin().take(EXPOSITION_BYTES_MAX).read_to_end(&mut body);
+    let read = read.map_err(|err| format!("read standard input: {err}"));
+    let exposition = match read.and_then(|_| metrics::Exposition::read(&body)) {
+        Ok(exposition) => exposition,
+        Err(err) => {
+            eprintln!("{err}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let problems = exposition.problems();
+    for (metric, text) in &problems {
+        eprintln!("{metric} {text}");
+    }
+    if is_extended {
+        let counts = exposition.cardinality();
+        let total: usize = counts.iter().map(|(_, count)| count).sum();
+        let width = counts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(6);
+        println!("{:width$}    Cardinality    Percentage", "Metric");
+        for (name, count) in &counts {
+            let percent = 100.0 * *count as f64 / total.max(1) as f64;
+            println!("{name:width$}    {count:<11}    {percent:.2}%");
+        }
+        println!("{:width$}    {total:<11}    100%", "Total");
+    }
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_LINT) }
 }
 
 fn told(result: anyhow::Result<String>) -> bool {

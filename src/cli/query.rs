@@ -42,6 +42,39 @@ pub enum QueryCommand {
         #[arg(long, default_value = "15s")]
         step: String,
     },
+    /// List series.
+    Series {
+        /// Whom to ask, and about which time.
+        #[command(flatten)]
+        span: Span,
+    },
+    /// List the values of a label.
+    Labels {
+        /// Whom to ask, and about which time.
+        #[command(flatten)]
+        span: Span,
+        /// The label.
+        name: String,
+    },
+}
+
+/// Whom to ask, and about which time.
+#[derive(Args, Debug)]
+pub struct Span {
+    /// How to print the answer.
+    #[arg(short = 'o', long = "format", default_value = "promql")]
+    format: Format,
+    /// Begin (RFC 3339 or Unix seconds).
+    #[arg(long)]
+    start: Option<String>,
+    /// End (RFC 3339 or Unix seconds).
+    #[arg(long)]
+    end: Option<String>,
+    /// Series selector; may be repeated.
+    #[arg(long = "match", value_name = "SELECTOR")]
+    matches: Vec<String>,
+    /// The server, like http://127.0.0.1:9090.
+    server: String,
 }
 
 /// Whom to ask, and what.
@@ -77,9 +110,29 @@ pub fn run(command: QueryCommand) -> anyhow::Result<()> {
             let parameters = vec![("start", Some(start)), ("end", Some(end)), ("step", Some(step))];
             ("query_range", target, parameters)
         }
+        QueryCommand::Series { span } => {
+            let data = span.ask("series")?;
+            print!("{}", span.print(&data, series_text));
+            return Ok(());
+        }
+        QueryCommand::Labels { span, name } => {
+            let data = span.ask(&format!("label/{name}/values"))?;
+            print!("{}", span.print(&data, |value| value.as_str().unwrap_or_default().to_owned()));
+            return Ok(());
+        }
     };
     parameters.push(("query", Some(target.expr.clone())));
-    let answer = ask(&target.server, path, &parameters)?;
+    let data = &checked(send(&target.server, path, &parameters)?)?;
+    if target.format == Format::Json {
+        println!("{}", data["result"]);
+    } else {
+        print!("{}", print_result(data));
+    }
+    Ok(())
+}
+
+/// The data of an answer; warnings are told.
+fn checked(mut answer: Value) -> anyhow::Result<Value> {
     if answer["status"] != "success" {
         bail!(
             "query error: {}",
@@ -89,35 +142,66 @@ pub fn run(command: QueryCommand) -> anyhow::Result<()> {
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         eprintln!("warning: {}", warning.as_str().unwrap_or_default());
     }
-    let data = &answer["data"];
-    if target.format == Format::Json {
-        println!("{}", data["result"]);
-    } else {
-        print!("{}", print_result(data));
-    }
-    Ok(())
+    Ok(answer["data"].take())
 }
 
-fn ask(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
+impl Span {
+    /// Asks with a query string: values of labels are not served to forms.
+    fn ask(&self, path: &str) -> anyhow::Result<Value> {
+        let mut url = endpoint(&self.server, path)?;
+        {
+            let mut pairs = url.query_pairs_mut();
+            for (name, value) in [("start", &self.start), ("end", &self.end)] {
+                if let Some(value) = value {
+                    pairs.append_pair(name, value);
+                }
+            }
+            for selector in &self.matches {
+                pairs.append_pair("match[]", selector);
+            }
+        }
+        checked(receive(Request::get(url, ANSWER_TIMEOUT, ANSWER_BYTES_MAX))?)
+    }
+
+    /// Entries as lines, or the data as it came.
+    fn print(&self, data: &Value, line: impl Fn(&Value) -> String) -> String {
+        if self.format == Format::Json {
+            return format!("{data}\n");
+        }
+        let entries = data.as_array().into_iter().flatten();
+        entries.map(|entry| line(entry) + "\n").collect()
+    }
+}
+
+fn endpoint(server: &str, path: &str) -> anyhow::Result<url::Url> {
     let mut url = url::Url::parse(server).context("parse the server's URL")?;
     url.set_path(&format!("{}/api/v1/{path}", url.path().trim_end_matches('/')));
+    Ok(url)
+}
+
+fn receive(request: Request) -> anyhow::Result<Value> {
+    let body = super::check::block_on(async move {
+        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT)
+            .context("set up HTTP")?;
+        let response = client.send(request).await.context("ask the server")?;
+        anyhow::Ok(response.body)
+    })?;
+    serde_json::from_slice(&body).context("read the answer as JSON")
+}
+
+fn send(server: &str, path: &str, parameters: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
+    let url = endpoint(server, path)?;
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in parameters {
         if let Some(value) = value {
             form.append_pair(name, value);
         }
     }
-    let body = super::check::block_on(async move {
-        let client = Client::new(&http_client::Options::plain(), super::USER_AGENT)
-            .context("set up HTTP")?;
-        let body = form.finish().into_bytes().into();
-        let mut request = Request::post(url, body, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        request.headers.insert(header::CONTENT_TYPE, kind);
-        let response = client.send(request).await.context("ask the server")?;
-        anyhow::Ok(response.body)
-    })?;
-    serde_json::from_slice(&body).context("read the answer as JSON")
+    let body = form.finish().into_bytes().into();
+    let mut request = Request::post(url, body, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.headers.insert(header::CONTENT_TYPE, kind);
+    receive(request)
 }
 
 fn series_text(metric: &Value) -> String {

@@ -172,6 +172,30 @@ impl Manager {
             .retain(|gone| gone.due_ms > now_ms || !end_series(&gone.series, gone.sample_ms, &ctx));
     }
 
+    /// Evaluates all groups once for this moment, whatever their schedule says, in order of the
+    /// rank of their names: for unit tests of rules.
+    pub fn evaluate_all_at(&self, ts_ms: i64, rank: impl Fn(&str) -> usize) {
+        let mut state = self.state.lock();
+        let State { options, groups, .. } = &mut *state;
+        let mut order: Vec<&mut Group> = groups.iter_mut().collect();
+        order.sort_by_key(|group| rank(&group.options.name));
+        for group in order {
+            self.evaluate_guarded(group, Due { ts_ms, missed_count: 0 }, options);
+            self.publish(group);
+        }
+    }
+
+    /// Shows the group as it is now.
+    fn publish(&self, group: &Group) {
+        let status = Arc::new(group.status());
+        let mut published = self.published.lock();
+        let same =
+            |old: &&mut Arc<GroupStatus>| (&old.file, &old.name) == (&status.file, &status.name);
+        if let Some(old) = published.iter_mut().find(same) {
+            *old = status;
+        }
+    }
+
     /// Evaluates the group that has been due for longest; `false` when none is.
     fn evaluate_next(&self) -> bool {
         let mut state = self.state.lock();
@@ -182,14 +206,7 @@ impl Manager {
         };
         let Some(due) = group.schedule.take_due(now_ms) else { return false };
         self.evaluate_guarded(group, due, options);
-        let status = Arc::new(group.status());
-        let mut published = self.published.lock();
-        let same =
-            |old: &&mut Arc<GroupStatus>| (&old.file, &old.name) == (&status.file, &status.name);
-        if let Some(old) = published.iter_mut().find(same) {
-            *old = status;
-        }
-        drop(published);
+        self.publish(group);
         MutexGuard::unlock_fair(state);
         true
     }

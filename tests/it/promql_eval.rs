@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use narthex::cli::test::memory::Memory;
 use narthex::model::duration;
 use narthex::promql::engine::{Engine, Query, QueryError, QueryOutput, Value};
-
-use crate::promql_store::Memory;
 
 fn milliseconds(text: &str) -> i64 {
     duration::parse(text).unwrap().as_millis() as i64

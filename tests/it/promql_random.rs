@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use narthex::base::rng::{Rng as _, SimRng};
+use narthex::cli::test::memory::Memory;
+use narthex::cli::test::notation::Step;
 use narthex::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use narthex::model::labels::Labels;
 use narthex::model::sample::stale_nan;
@@ -16,9 +18,7 @@ use narthex::promql::ast::{AggregateOp, Expr, ExprKind};
 use narthex::promql::engine::{Engine, Query, QueryError, QueryOutput, Value as Result_};
 use narthex::promql::parser::{ParserOptions, parse};
 
-use crate::promql_notation::Step;
 use crate::promql_reference::{Output, Reference, Samples, Value};
-use crate::promql_store::Memory;
 
 const SEEDS: u64 = 150;
 const QUERIES_PER_SEED: usize = 12;

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use narthex::base::clock::SimClock;
-use narthex::base::metrics::Registry;
-use narthex::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
-use narthex::model::labels::Labels;
-use narthex::model::matcher::Matcher;
-use narthex::model::metadata::Metadata;
-use narthex::model::sample::TimeRange;
-use narthex::promql::engine::{Engine, EngineOptions};
-use narthex::promql::parser::{ParserOptions, parse_metric};
-use narthex::storage::select::{
+use crate::base::clock::SimClock;
+use crate::base::metrics::Registry;
+use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
+use crate::model::labels::Labels;
+use crate::model::matcher::Matcher;
+use crate::model::metadata::Metadata;
+use crate::model::sample::TimeRange;
+use crate::promql::engine::{Engine, EngineOptions};
+use crate::promql::parser::{ParserOptions, parse_metric};
+use crate::storage::select::{
     BlockSource, Column, ColumnBlock, QueryError, QueryOrdinal, Run, Select, SelectHints,
     Selection, SeriesColumns, SeriesMeta,
 };
 
-use crate::promql_notation::{Step, number, sequence, split_series, starts};
+use super::notation::{Step, number, sequence, split_series, starts};
 
 /// A sample.
 #[derive(Clone, Debug)]
@@ -38,6 +38,9 @@ pub struct Memory {
 
 impl Memory {
     /// Adds what a `load` block says: one series a line, samples `gap_ms` apart from 0 on.
+    ///
+    /// # Errors
+    /// The line is not of this notation.
     pub fn load(&mut self, gap_ms: i64, line: &str) -> Result<(), String> {
         let (metric, values) = split_series(line)?;
         let labels = parse_metric(metric).map_err(|err| err.to_string())?;
@@ -84,6 +87,9 @@ impl Memory {
 
     /// Adds a series with custom buckets for each classic histogram among these lines, as
     /// `load_with_nhcb` does.
+    ///
+    /// # Errors
+    /// A line is not of this notation.
     pub fn load_converted(&mut self, gap_ms: i64, lines: &[&str]) -> Result<(), String> {
         let mut classic: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
         for line in lines {

@@ -3,20 +3,34 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use narthex::model::duration;
-use narthex::model::histogram::{Histogram, ResetHint, Span};
-use narthex::model::sample::stale_nan;
+use crate::model::duration;
+use crate::model::histogram::{Histogram, ResetHint, Span};
+use crate::model::sample::stale_nan;
+
+/// Steps of one series; more is a mistake.
+const STEPS_MAX: usize = 10_000_000;
 
 /// One step of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// No sample.
     Omitted,
+    /// A float, or the stale marker.
     Float(f64),
     /// With whether its reset hint was given.
     Histogram(Arc<Histogram>, bool),
 }
 
+/// How often something is repeated.
+fn times_of(text: &str) -> Result<usize, String> {
+    let times = text.parse().ok().filter(|times| *times <= STEPS_MAX);
+    times.ok_or_else(|| format!("times {text}"))
+}
+
 /// Splits a line after the metric.
+///
+/// # Errors
+/// The braces are not closed.
 pub fn split_series(line: &str) -> Result<(&str, &str), String> {
     let (mut quote, mut braces) = (None, false);
     let mut letters = line.char_indices();
@@ -43,6 +57,9 @@ pub fn split_series(line: &str) -> Result<(&str, &str), String> {
 }
 
 /// Reads `1 2x3 4+5x6 _ _x7 stale {{…}}`.
+///
+/// # Errors
+/// What is not of this notation.
 pub fn sequence(text: &str) -> Result<Vec<Step>, String> {
     let mut steps = Vec::new();
     let mut rest = text.trim_start();
@@ -94,7 +111,7 @@ fn histograms<'t>(text: &'t str, steps: &mut Vec<Step>) -> Result<&'t str, Strin
     let end = rest.find([' ', '\t']).unwrap_or(rest.len());
     let (times, after) = rest.split_at(end);
     let times: usize = match times.strip_prefix('x') {
-        Some(times) => times.parse().map_err(|_| format!("times {times}"))?,
+        Some(text) => times_of(text)?,
         None if times.is_empty() => 0,
         None => return Err(format!("times {times}")),
     };
@@ -164,9 +181,7 @@ fn histogram(text: &str) -> Result<(Histogram, bool, &str), String> {
 
 fn item(text: &str, steps: &mut Vec<Step>) -> Result<(), String> {
     let (value, times) = match text.rsplit_once('x') {
-        Some((value, times)) => {
-            (value, Some(times.parse::<usize>().map_err(|_| format!("times in {text}"))?))
-        }
+        Some((value, times)) => (value, Some(times_of(times)?)),
         None => (text, None),
     };
     let count = times.map_or(1, |times| times + 1);
@@ -192,6 +207,9 @@ fn item(text: &str, steps: &mut Vec<Step>) -> Result<(), String> {
 }
 
 /// A number as Go reads it.
+///
+/// # Errors
+/// The text, when it is none.
 pub fn number(text: &str) -> Result<f64, String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1.0, digits),
