@@ -274,6 +274,7 @@ fn frame(query_index: usize, labels: &[u8], chunks: &[u8]) -> Vec<u8> {
 mod tests {
     use std::sync::Arc;
 
+    use proptest::prelude::*;
     use prost::Message as _;
 
     use super::*;
@@ -470,6 +471,27 @@ mod tests {
                 (3, 400_000, 400_000),
             ];
             assert_eq!(kinds, expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_source_file(file!()))]
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let _ = ReadRequest::decode(&bytes);
+            let matchers = vec![matcher(0, "a"), matcher(3, "b.*")];
+            let query = ProstQuery { start_ms: -5, end_ms: 10, matchers };
+            let request = ProstRequest { queries: vec![query], accepted: vec![1, 0] };
+            let mut body = request.encode_to_vec();
+            let place = at.index(body.len());
+            body[place] = byte;
+            let _ = ReadRequest::decode(&body);
+            let _ = ReadRequest::decode(&body[..place]);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Requests in both forms, written by `prost` and by hand.
 
+use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
@@ -234,4 +235,27 @@ fn what_a_small_body_can_ask_for_is_bounded() {
     assert!(decode_protobuf(&body[..body.len() - 1]).is_err());
     let long = vec![b' '; JSON_BYTES_MAX + 1];
     assert!(matches!(decode_json(&long), Err(DecodeError::TooLong)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_source_file(file!()))]
+
+    #[test]
+    fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = decode_protobuf(&bytes);
+        let _ = decode_json(&bytes);
+    }
+
+    #[test]
+    fn no_damage_makes_the_readers_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut body = request().encode_to_vec();
+        let place = at.index(body.len());
+        body[place] = byte;
+        let _ = decode_protobuf(&body);
+        let _ = decode_protobuf(&body[..place]);
+        let mut text = JSON.as_bytes().to_vec();
+        let place = at.index(text.len());
+        text[place] = byte;
+        let _ = decode_json(&text);
+    }
 }
