@@ -5,6 +5,7 @@
 //! lost or torn by a crash; a created or renamed file is only sure to keep its name after
 //! [`Disk::sync_dir`] on its folder.
 
+mod fault;
 mod os;
 mod sim;
 
@@ -89,7 +90,7 @@ pub struct Map(Bytes);
 
 #[derive(Clone, Debug)]
 enum Bytes {
-    Os(Arc<memmap2::Mmap>),
+    Os(Arc<fault::Guarded>),
     Heap(Arc<[u8]>),
 }
 
@@ -98,6 +99,15 @@ impl Map {
     /// copy, as the simulated disk gives, must be mapped anew instead.
     pub fn is_live(&self) -> bool {
         matches!(self.0, Bytes::Os(_))
+    }
+
+    /// Whether somebody cut the file and missing bytes were read as zeros. To be asked after
+    /// reading and before trusting what was read.
+    pub fn is_torn(&self) -> bool {
+        match &self.0 {
+            Bytes::Os(map) => map.is_torn(),
+            Bytes::Heap(_) => false,
+        }
     }
 }
 

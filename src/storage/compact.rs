@@ -155,6 +155,8 @@ impl Store {
             let path = self.folders.segments.join(segment_file_name(id));
             let mut output = Output { store: self, path, density, writer: None, made };
             self.write_window(inputs, &expired, *window, urgency, &mut output)?;
+            // Zeros in place of what somebody cut off must not become samples.
+            inputs.iter().try_for_each(|own| own.segment.check_whole())?;
             let Some(writer) = output.writer else { continue };
             writer.finish(sequences).map_err(not_poisoning)?;
             let segment = Segment::open(&*self.disk, &output.path)?;

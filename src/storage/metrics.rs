@@ -27,6 +27,8 @@ pub struct Metrics {
     pub limited_samples: Number,
     /// Log files that were damaged.
     pub wal_corruptions: Number,
+    /// Segments that were damaged.
+    pub segment_corruptions: Number,
     /// Log files that became segments.
     pub seals: Number,
     /// Attempts at that which failed.
@@ -49,7 +51,8 @@ impl Metrics {
         };
         let floats =
             |name: &str, help: &str| registry.counters(name, help, &["type"]).with(&["float"]);
-        let [limited_samples, size_retentions, time_retentions] = refusals(registry);
+        let [limited_samples, segment_corruptions, size_retentions, time_retentions] =
+            removals(registry);
         let seal_bounds = [0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
         Self {
             samples_appended: by_type(
@@ -95,6 +98,7 @@ impl Metrics {
                 &[0.5, 0.9, 0.99],
             ),
             limited_samples,
+            segment_corruptions,
             wal_corruptions: registry.counter(
                 "prometheus_tsdb_wal_corruptions_total",
                 "Total number of WAL corruptions.",
@@ -148,12 +152,17 @@ impl Metrics {
     }
 }
 
-/// Counters of what was refused by a limit and removed by retention, by size and by age.
-fn refusals(registry: &Registry) -> [Number; 3] {
+/// Counters of what a limit refused, and of segments that were damaged, or removed by retention
+/// by size and by age.
+fn removals(registry: &Registry) -> [Number; 4] {
     [
         (
             "narthex_storage_limited_samples_total",
             "Samples of new series that were refused because of storage.limits.",
+        ),
+        (
+            "narthex_storage_segment_corruptions_total",
+            "Segments in which damage was found; their files are in the folder quarantine.",
         ),
         (
             "prometheus_tsdb_size_retentions_total",

@@ -111,6 +111,11 @@ impl Snapshot {
         let all = (0..).zip(&self.version.segments);
         all.filter(move |(_, own)| own.segment.time_range().overlaps(range))
     }
+
+    /// An error when somebody cut a segment while it was read. Log files are asked one by one.
+    fn check_whole(&self, range: TimeRange) -> Result<(), QueryError> {
+        self.segments(range).try_for_each(|(_, own)| own.segment.check_whole())
+    }
 }
 
 /// Where the samples of one series of a selection are.
@@ -188,6 +193,7 @@ impl Store {
             Ok(found) => found,
             Err(head) => {
                 let found = Arc::new(find(head, &snapshot, matchers, range)?);
+                snapshot.check_whole(range)?;
                 if is_kept(&snapshot) {
                     self.kept.selections.put(key, &found);
                 }
@@ -432,6 +438,7 @@ impl Blocks {
         for log in self.snapshot.logs(self.range) {
             self.load_log(log, &head, &mut all)?;
         }
+        self.snapshot.check_whole(self.range)?;
         let mut sharing = Sharing::default();
         Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
     }

@@ -222,7 +222,7 @@ fn open_segments(
 }
 
 /// Gives a damaged file a second name, under which nobody removes it.
-fn keep_for_people(
+pub fn keep_for_people(
     disk: &dyn Disk,
     folders: &Folders,
     path: &Path,

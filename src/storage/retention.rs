@@ -4,20 +4,22 @@
 //! shorter than others, segments of which only some series are over are written anew without
 //! these, as merging does for whatever it writes.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::compact::Merge;
 use super::compact::plan::{Plan, Urgency};
 use super::delete::Hidden;
 use super::manifest::Edit;
 use super::options::{Retention, SealError};
-use super::segment::Segment;
+use super::recovery::keep_for_people;
+use super::segment::{Damage, Segment};
 use super::select::QueryError;
-use super::store::Store;
+use super::store::{Store, segment_file_name};
 use super::version::{OpenSegment, Version};
 use crate::model::sample::TimeRange;
 
@@ -72,6 +74,33 @@ impl Store {
             let _ = self.disk.remove_file(own.segment.path());
         }
         Ok(true)
+    }
+
+    /// Drops segments in which readers met damage, and keeps their files for people to look at;
+    /// stops the store when a log file was cut, because nobody knows what else will be.
+    pub fn quarantine(&self) -> Result<(), SealError> {
+        let _maintenance = self.maintenance.lock();
+        let version = self.version.load_full();
+        if let Some(log) = version.logs.iter().find(|log| log.is_torn()) {
+            let err = io::Error::other(log.path().display().to_string());
+            self.poison("log file was cut while it was open", &err);
+        }
+        let is_damaged = |own: &Arc<OpenSegment>| own.segment.damage().is_some();
+        for own in version.segments.iter().filter(|own| is_damaged(own)) {
+            let Some(Damage { offset_bytes, reason }) = own.segment.damage() else { continue };
+            let (path, name) = (own.segment.path(), segment_file_name(own.entry.id));
+            error!(
+                path = %path.display(), offset_bytes, reason,
+                "A segment is damaged and left out; its file is in the folder quarantine."
+            );
+            keep_for_people(&*self.disk, &self.folders, path, &name)
+                .map_err(|err| SealError::Io(io::Error::other(err)))?;
+            self.metrics.segment_corruptions.inc();
+        }
+        let damaged = |version: &Version| {
+            version.segments.iter().filter(|own| is_damaged(own)).cloned().collect()
+        };
+        self.drop_segments(damaged).map(drop)
     }
 
     /// How long all files together may be.
@@ -162,6 +191,7 @@ impl Store {
             // Each on its own, what frees space first: a full disk must not keep it from being freed.
             self.keep_reserve();
             let steps = [
+                self.quarantine(),
                 self.with_reserve(|| self.apply_retention()),
                 self.with_reserve(|| self.seal_closed()),
                 self.close_old_log().and_then(|()| self.seal_closed()),

@@ -15,13 +15,14 @@ use super::exemplars::Stored;
 use super::fingerprint::metric_name;
 use super::head::judge::NO_SAMPLE;
 use super::log::file::LogFile;
+use super::log::scan::{Tail, scan};
 use super::manifest::{CheckpointEntry, Edit, SegmentEntry};
 use super::options::SealError;
 use super::query::log_reader;
 use super::query::merge::{Parts, Sharing};
 use super::registry::{SeriesRef, checkpoint};
 use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
-use super::select::{BLOCK_SERIES_MAX, Run};
+use super::select::{BLOCK_SERIES_MAX, QueryError, Run};
 use super::store::{Store, segment_file_name};
 use super::version::Version;
 use crate::encoding::column::Density;
@@ -164,7 +165,14 @@ impl Store {
     ) -> Result<Option<Segment>, SealError> {
         let order = self.by_metric(log);
         // The map is taken while the file has its name; queries may need it after that.
-        log.map(log.published_bytes())?;
+        let bytes = log.map(log.published_bytes())?;
+        // What the device does not give back as it was written must not become samples.
+        if let (_, Tail::Corrupt { offset_bytes, reason }) =
+            scan(&bytes, log.id(), Some(log.published_bytes()))
+        {
+            let path = log.path().to_owned();
+            return Err(QueryError::Corrupt { path, offset_bytes, reason }.into());
+        }
         if order.is_empty() {
             return Ok(None);
         }

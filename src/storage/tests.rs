@@ -6,6 +6,7 @@ mod concurrency;
 mod crash;
 mod deleting;
 mod exemplars;
+mod faults;
 mod histograms;
 mod limits;
 mod reading;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 
+use super::fault::Guarded;
 use super::{Bytes, Disk, DiskFile, Map};
 
 /// Files of this machine.
@@ -57,11 +58,11 @@ impl Disk for OsDisk {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let mut options = memmap2::MmapOptions::new();
         // SAFETY: files of a data directory are only appended to within their preallocated length
-        // or immutable; the directory's lock keeps other Narthex processes out. Truncation by a
-        // foreign process can still raise SIGBUS, which is no memory unsafety.
+        // or immutable; the directory's lock keeps other Narthex processes out. What a foreign
+        // process cuts off is read as zeros.
         #[expect(unsafe_code, reason = "the only place where files are mapped")]
         let map = unsafe { options.len(len).map(&file)? };
-        Ok(Map(Bytes::Os(Arc::new(map))))
+        Ok(Map(Bytes::Os(Arc::new(Guarded::new(map)?))))
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {

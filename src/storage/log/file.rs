@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -36,6 +36,8 @@ pub struct LogFile {
     /// A map, and how many of its bytes are surely current: a copy ages.
     map: Mutex<(Map, u64)>,
     directory: RwLock<Directory>,
+    /// Whether somebody cut it while it was open.
+    is_torn: AtomicBool,
 }
 
 /// The name of a log file within its folder.
@@ -105,6 +107,7 @@ impl LogFile {
             durable_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             map: Mutex::new((map, seen_bytes)),
             directory: RwLock::default(),
+            is_torn: AtomicBool::new(false),
         }
     }
 
@@ -167,7 +170,8 @@ impl LogFile {
     /// Gives back the space behind `end_bytes`, where the file ends for good. No harm is done
     /// when that fails: whoever reads the file knows where it ends.
     pub fn cut(&self, end_bytes: u64) {
-        if end_bytes < self.allocated_bytes() && self.file.set_len(end_bytes).is_ok() {
+        let is_longer = self.file.len().is_ok_and(|bytes| end_bytes < bytes);
+        if is_longer && self.file.set_len(end_bytes).is_ok() {
             self.allocated_bytes.store(end_bytes, Ordering::Release);
         }
     }
@@ -229,6 +233,21 @@ impl LogFile {
     /// Lets readers see the bytes before `end_bytes`; their records are in the directory.
     pub fn publish(&self, end_bytes: u64) {
         self.published_bytes.store(end_bytes, Ordering::Release);
+    }
+
+    /// An error when what was read of the map may be zeros, because somebody cut the file.
+    pub fn check_whole(&self, map: &Map) -> Result<(), QueryError> {
+        if !map.is_torn() {
+            return Ok(());
+        }
+        self.is_torn.store(true, Ordering::Release);
+        let reason = "the file was cut while it was open";
+        Err(QueryError::Corrupt { path: self.path.clone(), offset_bytes: 0, reason })
+    }
+
+    /// Whether a reader found that somebody cut it.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn.load(Ordering::Acquire)
     }
 
     /// The file's bytes; at least the first `limit_bytes` are as they were published.

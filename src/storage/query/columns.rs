@@ -296,16 +296,27 @@ impl Reading<'_> {
             .iter()
             .map(|own| (own.slot, std::mem::take(&mut by_slot[own.slot as usize])))
             .collect();
-        for (at, offset) in (first..).zip(rows) {
-            let row = Cursor::new(map, *offset as usize, limit)
-                .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
-                .ok_or_else(|| self.corrupt(*offset, "row is damaged"))?;
-            if at == times.len() {
-                times.push(row.timestamp_ms);
+        let known = times.len();
+        let mut read = || {
+            for (at, offset) in (first..).zip(rows) {
+                let row = Cursor::new(map, *offset as usize, limit)
+                    .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
+                    .ok_or_else(|| self.corrupt(*offset, "row is damaged"))?;
+                if at == times.len() {
+                    times.push(row.timestamp_ms);
+                }
+                read_row(&row, at, &mut own)
+                    .ok_or_else(|| self.corrupt(*offset, "row has too few values"))?;
             }
-            read_row(&row, at, &mut own)
-                .ok_or_else(|| self.corrupt(*offset, "row has too few values"))?;
+            Ok(())
+        };
+        let read = read();
+        // Zeros in place of what somebody cut off are no rows.
+        let checked = self.log.check_whole(map).and(read);
+        if checked.is_err() {
+            times.truncate(known);
         }
+        checked?;
         for (slot, column) in own {
             by_slot[slot as usize] = column;
         }

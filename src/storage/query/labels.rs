@@ -61,6 +61,7 @@ impl Store {
             }
             all.extend(sealed(&own.segment, within.as_ref())?);
         }
+        snapshot.check_whole(range)?;
         // Each list is in order, which this sort makes use of.
         all.sort();
         all.dedup();

@@ -128,6 +128,10 @@ pub fn read(
         offset_bytes: u64::from(offset),
         reason,
     };
+    let damage = |offset: u32, reason| match log.check_whole(&bytes) {
+        Ok(()) => corrupt(offset, reason),
+        Err(err) => err,
+    };
     let base_ms = log.header().base_ms;
     let mut gathered: Vec<Gathered> = series.iter().map(|_| Gathered::default()).collect();
     let slots = plan.wanted.chunk_by_mut(|a, b| a.group == b.group);
@@ -135,16 +139,16 @@ pub fn read(
         for offset in rows {
             let row = Cursor::new(&bytes, *offset as usize, limit)
                 .and_then(|mut cursor| Row::read(&mut cursor, base_ms))
-                .ok_or_else(|| corrupt(*offset, "row is damaged"))?;
+                .ok_or_else(|| damage(*offset, "row is damaged"))?;
             read_row(&row, *offset, slots, range, &mut gathered)
-                .ok_or_else(|| corrupt(*offset, "row has too few values"))?;
+                .ok_or_else(|| damage(*offset, "row has too few values"))?;
         }
     }
     for (target, offsets) in plan.loose {
         for offset in offsets.into_iter().rev() {
             let (timestamp_ms, bits) = Cursor::new(&bytes, offset as usize, limit)
                 .and_then(|mut cursor| read_loose(&mut cursor, base_ms))
-                .ok_or_else(|| corrupt(offset, "loose sample is damaged"))?;
+                .ok_or_else(|| damage(offset, "loose sample is damaged"))?;
             if range.contains(timestamp_ms) {
                 gathered[target].push(timestamp_ms, offset, bits);
             }
@@ -154,7 +158,7 @@ pub fn read(
         // A series at rest repeats its histogram: one copy is enough.
         let mut last: Option<(&[u8], Arc<Histogram>)> = None;
         for offset in offsets.into_iter().rev() {
-            let damaged = || corrupt(offset, "histogram is damaged");
+            let damaged = || damage(offset, "histogram is damaged");
             let (timestamp_ms, own) = Cursor::new(&bytes, offset as usize, limit)
                 .and_then(|mut cursor| read_sized_sample(&mut cursor, base_ms))
                 .ok_or_else(damaged)?;
@@ -169,6 +173,7 @@ pub fn read(
             gathered[target].histograms.push((timestamp_ms, offset, histogram));
         }
     }
+    log.check_whole(&bytes)?;
     for (own, (position, _)) in gathered.into_iter().zip(series) {
         own.finish(&mut parts[*position]);
     }

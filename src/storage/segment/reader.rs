@@ -5,8 +5,8 @@
 //! position is checked before it is used.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
@@ -43,6 +43,17 @@ pub struct Segment {
     sections: [Entry; SECTION_COUNT],
     info: SegmentInfo,
     base_ms: i64,
+    /// The first damage that was found.
+    damage: OnceLock<Damage>,
+}
+
+/// What is wrong with a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Damage {
+    /// Where.
+    pub offset_bytes: u64,
+    /// What.
+    pub reason: &'static str,
 }
 
 /// What the values of a chunk are.
@@ -158,8 +169,17 @@ impl Segment {
             sequences,
         };
         let path = path.to_owned();
-        let mut segment =
-            Self { path, map, body_bytes, page_crcs, checked, sections, info, base_ms: 0 };
+        let mut segment = Self {
+            path,
+            map,
+            body_bytes,
+            page_crcs,
+            checked,
+            sections,
+            info,
+            base_ms: 0,
+            damage: OnceLock::new(),
+        };
         segment.read_info()?;
         Ok(segment)
     }
@@ -204,6 +224,19 @@ impl Segment {
         let known: u64 = sizes.iter().map(|own| own.1).sum();
         sizes.push(("Tables".to_owned(), self.info.bytes.saturating_sub(known)));
         sizes
+    }
+
+    /// An error when somebody cut the file while it was read: what was read may be zeros.
+    pub fn check_whole(&self) -> Result<()> {
+        if self.map.is_torn() {
+            return Err(self.corrupt(0, "the file was cut while it was open"));
+        }
+        Ok(())
+    }
+
+    /// The first damage that a reader met.
+    pub fn damage(&self) -> Option<Damage> {
+        self.damage.get().copied()
     }
 
     /// The labels of a series.
@@ -644,6 +677,7 @@ impl Segment {
     }
 
     fn corrupt(&self, offset_bytes: u64, reason: &'static str) -> QueryError {
+        self.damage.get_or_init(|| Damage { offset_bytes, reason });
         QueryError::Corrupt { path: self.path.clone(), offset_bytes, reason }
     }
 
