@@ -5,6 +5,7 @@ pub mod flags;
 pub mod promql;
 pub mod query;
 pub mod test;
+pub mod tsdb;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,6 +44,9 @@ enum Command {
     /// Test rules and queries against series that a file lists.
     #[command(subcommand)]
     Test(test::TestCommand),
+    /// Look at a data directory.
+    #[command(subcommand)]
+    Tsdb(tsdb::TsdbCommand),
     /// Print the version.
     Version,
 }
@@ -86,6 +90,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Query(query)) => report(query::run(query)),
         Some(Command::Promql(command)) => report(promql::run(command)),
         Some(Command::Test(command)) => test::run(command),
+        Some(Command::Tsdb(command)) => report(tsdb::run(command)),
         Some(Command::Version) => {
             println!("narthex, version {}", version_line());
             ExitCode::SUCCESS

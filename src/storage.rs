@@ -9,6 +9,7 @@ mod exemplars;
 mod fingerprint;
 mod head;
 pub mod index;
+pub mod inspect;
 mod log;
 mod manifest;
 mod metrics;

@@ -12,7 +12,7 @@ mod annotations;
 mod binary;
 mod blocks;
 mod duration;
-mod format;
+pub mod format;
 mod functions;
 mod kernels;
 mod labels;

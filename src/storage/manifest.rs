@@ -169,6 +169,17 @@ fn sum(key: HashKey, state: &State) -> (Vec<u8>, u64) {
     (bytes, 1)
 }
 
+/// What a manifest tells, without changing anything.
+pub fn read(disk: &dyn Disk, folder: &Path) -> Result<State, OpenError> {
+    let path = folder.join(FILE_NAME);
+    let bytes = disk.read(&path).map_err(OpenError::io(&path))?;
+    let corrupt =
+        |offset_bytes: u64, reason| OpenError::Corrupt { path: path.clone(), offset_bytes, reason };
+    read_header(&bytes).map_err(|reason| corrupt(0, reason))?;
+    let edits = read_edits(&bytes).map_err(|(at, reason)| corrupt(at as u64, reason))?;
+    Ok(edits.state)
+}
+
 /// The open manifest.
 pub struct Manifest {
     disk: Arc<dyn Disk>,

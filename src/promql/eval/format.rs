@@ -8,7 +8,7 @@ use crate::model::histogram::Histogram;
 use super::functions::time::Date;
 
 /// `%g`, which is also `%v`: shortest text, with an exponent below 1e-4 and from 1e6 on.
-pub(super) fn general(value: f64) -> String {
+pub fn general(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
         return format_plain(value);
     }
@@ -35,7 +35,7 @@ fn exponent_of(text: &str) -> i32 {
 }
 
 /// A histogram as `{count:1, sum:2, (0.5,1]:1}`, without empty buckets.
-pub(super) fn histogram_text(histogram: &Histogram) -> String {
+pub fn histogram_text(histogram: &Histogram) -> String {
     let mut out = format!("{{count:{}, sum:{}", general(histogram.count), general(histogram.sum));
     for bucket in histogram.buckets(false).iter().filter(|bucket| bucket.count != 0.0) {
         let open = if bucket.lower_inclusive { '[' } else { '(' };

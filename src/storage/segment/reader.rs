@@ -234,6 +234,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Checks the pages that were not touched yet.
+    pub fn check_pages(&self) -> Result<()> {
+        (0..self.page_crcs.len()).try_for_each(|page| self.check_page(page))
+    }
+
     /// The first damage that a reader met.
     pub fn damage(&self) -> Option<Damage> {
         self.damage.get().copied()
