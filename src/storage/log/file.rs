@@ -170,9 +170,17 @@ impl LogFile {
     /// Gives back the space behind `end_bytes`, where the file ends for good. No harm is done
     /// when that fails: whoever reads the file knows where it ends.
     pub fn cut(&self, end_bytes: u64) {
+        // Nobody makes a map by the old length meanwhile.
+        let mut map = self.map.lock();
         let is_longer = self.file.len().is_ok_and(|bytes| end_bytes < bytes);
         if is_longer && self.file.set_len(end_bytes).is_ok() {
             self.allocated_bytes.store(end_bytes, Ordering::Release);
+        }
+        // A query may still read the file when its name is gone.
+        if map.1 < end_bytes
+            && let Ok(whole) = self.disk.map(&self.path, end_bytes)
+        {
+            *map = (whole, end_bytes);
         }
     }
 
