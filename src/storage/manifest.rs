@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fingerprint::HashKey;
-use super::log::format::{Cursor, push_varint, push_zigzag};
+use super::log::format::{Cursor, SEQUENCES_MAX, push_varint, push_zigzag};
 use super::options::OpenError;
 use crate::base::disk::{Disk, DiskFile};
 pub use tombstone::TombstoneEntry;
@@ -396,7 +396,10 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
     let tag = cursor.u8()?;
     match tag {
         7 => return Some(Edit::NewestTime(cursor.zigzag()?)),
-        8 => return TombstoneEntry::read(cursor).map(|entry| Edit::AddTombstone(Arc::new(entry))),
+        8 => {
+            let entry = TombstoneEntry::read(cursor).filter(|own| own.id < SEQUENCES_MAX)?;
+            return Some(Edit::AddTombstone(Arc::new(entry)));
+        }
         _ => {}
     }
     let mut fields = [0; 5];
@@ -404,6 +407,9 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
         *field = cursor.varint()?;
     }
     let [id, second, last_sequence, level, tombstone] = fields;
+    if SEQUENCES_MAX <= id.max(last_sequence) {
+        return None;
+    }
     Some(match tag {
         1 => Edit::AddLog(id),
         2 => Edit::CloseLog(id, second),

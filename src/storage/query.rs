@@ -126,6 +126,15 @@ pub struct Source {
     segments: SmallVec<[(u32, u32); 2]>,
 }
 
+impl Source {
+    /// Adds another place of the same series.
+    fn absorb(&mut self, other: &mut Self) -> bool {
+        self.head = self.head.or(other.head);
+        self.segments.append(&mut other.segments);
+        true
+    }
+}
+
 struct Blocks {
     snapshot: Snapshot,
     range: TimeRange,
@@ -328,6 +337,8 @@ fn find(
     let mut all = merging.all;
     // Stable: it finds what is in order already, and that is nearly everything.
     all.sort_by(|a, b| a.0.cmp(&b.0));
+    // Only a damaged segment names a series twice.
+    all.dedup_by(|again, first| again.0 == first.0 && first.1.absorb(&mut again.1));
     let (series, sources): (Vec<_>, Vec<_>) =
         all.into_iter().map(|(labels, source)| (SeriesMeta::new(labels), source)).unzip();
     Ok(Found { series: series.into(), sources: sources.into() })

@@ -372,10 +372,10 @@ impl Recovered {
             match record {
                 Record::Members { group, series } => {
                     let at = group as usize;
-                    if members.len() <= at {
-                        members.resize(at + 1, Vec::new());
+                    if at == members.len() {
+                        members.push(Vec::new());
                     }
-                    members[at].extend(series);
+                    members.get_mut(at).ok_or("group number out of order")?.extend(series);
                 }
                 _ if !is_new => {}
                 Record::Series { series, canonical } => {

@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 use crate::model::labels::Labels;
 use crate::storage::fingerprint::parse_canonical;
 use crate::storage::index::postings::HeadIndex;
+use crate::storage::log::format::NUMBERS_MAX;
 
 /// Number of a series in the head.
 pub type SeriesRef = u32;
@@ -104,6 +105,7 @@ impl Registry {
     pub fn reserve(&mut self) -> SeriesRef {
         self.free.pop().unwrap_or_else(|| {
             let series = self.fingerprints.len() as SeriesRef;
+            assert!(series < NUMBERS_MAX, "no machine holds so many series");
             self.extend(series);
             series
         })

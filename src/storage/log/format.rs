@@ -18,6 +18,11 @@ pub const FILE_HEADER_BYTES: usize = 40;
 pub const FRAME_HEADER_BYTES: usize = 32;
 /// Slots of a group. Bitmaps of a row stay within 256 bytes each.
 pub const GROUP_SLOTS_MAX: usize = 2048;
+/// Numbers of series and of groups are below this, far beyond what one machine holds: a damaged
+/// number must not make a reader ask for the memory of billions. Tests have no memory for many.
+pub const NUMBERS_MAX: u32 = if cfg!(test) { 1 << 20 } else { 1 << 28 };
+/// Sequences of commits and numbers of files are below this; one more can always be added.
+pub const SEQUENCES_MAX: u64 = i64::MAX as u64;
 /// Section header: tag and length.
 const SECTION_HEADER_BYTES: usize = 5;
 
@@ -273,6 +278,9 @@ pub fn read_frame(file: &[u8], at: usize, file_id: u64) -> Result<Frame, &'stati
     if own_file != file_id {
         return Err("frame belongs to another file");
     }
+    if SEQUENCES_MAX <= sequence {
+        return Err("sequence of the frame is too large");
+    }
     let end = end.checked_add(body as usize).ok_or(torn)?;
     let covered = file.get(at + 8..end).ok_or(torn)?;
     let found = crc32c::crc32c_append(crc32c::crc32c(covered), &body.to_le_bytes());
@@ -470,6 +478,21 @@ pub enum Record<'a> {
     },
 }
 
+impl Record<'_> {
+    fn has_fitting_numbers(&self) -> bool {
+        match self {
+            Self::Metadata { .. } | Self::Exemplar { .. } => true,
+            Self::Members { group, series } => {
+                *group < NUMBERS_MAX && series.iter().all(|own| *own < NUMBERS_MAX)
+            }
+            Self::Row { group: number, .. }
+            | Self::Series { series: number, .. }
+            | Self::Loose { series: number, .. }
+            | Self::Histogram { series: number, .. } => *number < NUMBERS_MAX,
+        }
+    }
+}
+
 /// Timestamp and bytes of the histogram at the cursor.
 pub fn read_sized_sample<'a>(cursor: &mut Cursor<'a>, base_ms: i64) -> Option<(i64, &'a [u8])> {
     let timestamp_ms = base_ms.wrapping_add(cursor.zigzag()?);
@@ -540,7 +563,11 @@ pub fn visit_records<'a>(
                     .map(|(canonical, exemplar)| Record::Exemplar { canonical, exemplar }),
                 _ => return Err("unknown section"),
             };
-            visit(record.ok_or(short)?)?;
+            let record = record.ok_or(short)?;
+            if !record.has_fitting_numbers() {
+                return Err("number of a series or group is too large");
+            }
+            visit(record)?;
         }
     }
     Ok(())

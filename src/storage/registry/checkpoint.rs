@@ -21,7 +21,8 @@ use crate::storage::exemplars::Stored;
 use crate::storage::fingerprint::push_canonical;
 use crate::storage::log::exemplar::{push_exemplar, read_exemplar};
 use crate::storage::log::format::{
-    Cursor, push_metadata, push_sized, push_varint, push_zigzag, read_metadata,
+    Cursor, NUMBERS_MAX, SEQUENCES_MAX, push_metadata, push_sized, push_varint, push_zigzag,
+    read_metadata,
 };
 use crate::storage::select::QueryError;
 
@@ -231,7 +232,7 @@ pub fn read(
     }
     let mut cursor =
         Cursor::new(content, 0, content.len()).ok_or_else(|| corrupt(0, "file is too short"))?;
-    let head = read_head(&mut cursor);
+    let head = read_head(&mut cursor).filter(|own| own.sequence < SEQUENCES_MAX);
     let checkpoint = head.ok_or_else(|| corrupt(cursor.at(), "head of the registry is damaged"))?;
     let exemplars = cursor.varint().ok_or_else(|| corrupt(cursor.at(), "head is damaged"))?;
     for _ in 0..exemplars {
@@ -244,6 +245,7 @@ pub fn read(
     while !cursor.is_empty() {
         let at = cursor.at();
         let entry = read_entry(&mut cursor, &mut numbered, &mut last);
+        let entry = entry.filter(|own| own.series < NUMBERS_MAX);
         let entry = entry.ok_or_else(|| corrupt(at, "series is damaged"))?;
         visit(Item::Series(entry)).map_err(|reason| corrupt(at, reason))?;
     }

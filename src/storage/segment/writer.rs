@@ -230,7 +230,7 @@ impl SegmentWriter {
         part: Option<Box<Part>>,
         is_histograms: bool,
     ) -> io::Result<()> {
-        let series = self.series_id(series);
+        let series = self.series_id(series)?;
         let length = self.scratch.len() as u32;
         let offset = self.place()?;
         let timestamps = timestamps.0;
@@ -291,14 +291,17 @@ impl SegmentWriter {
         })
     }
 
-    fn series_id(&mut self, series: SeriesIdentity<'_>) -> u32 {
+    /// An error when a damaged segment, which is merged, says of two series that they are one.
+    fn series_id(&mut self, series: SeriesIdentity<'_>) -> io::Result<u32> {
         let next = self.series.len() as u32;
         let id = *self.series_ids.entry(series.fingerprint).or_insert(next);
         if id == next {
             self.series.push((series.fingerprint, series.labels.clone()));
         }
-        debug_assert_eq!(&self.series[id as usize].1, series.labels, "one series, one fingerprint");
-        id
+        if &self.series[id as usize].1 != series.labels {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "two series, one fingerprint"));
+        }
+        Ok(id)
     }
 
     /// Writes the chunk in `scratch` unless it is short and there already; where it lies.
