@@ -3,6 +3,8 @@
 #   make test      format, lints, spelling and all tests; what CI runs first
 #   make interop   tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
 #   make crash-test   the store on a simulated disk, SEEDS=10000 random histories
+#   make fuzz      FACTOR=1000 times the random inputs of `make test` for whatever reads bytes
+#   make bench     the store and its codecs, SERIES=1000000
 #   make conformance  Prometheus' PromQL cases against the running binary (needs ../shared)
 
 SHELL := /bin/bash
@@ -16,8 +18,12 @@ SHARED := $(or $(NARTHEX_SHARED),../shared)
 
 # Histories that `make crash-test` tries.
 SEEDS := 10000
+# How much longer than `make test` does `make fuzz` tries inputs.
+FACTOR := 1000
+# Series of the larger benchmarks.
+SERIES := 1000000
 
-.PHONY: run build test lint spelling interop conformance crash-test clean
+.PHONY: run build test lint spelling interop conformance crash-test fuzz bench clean
 
 build:
 	cargo build --release
@@ -68,6 +74,14 @@ conformance: $(VENV)/bin/python
 # Random histories of the store on a simulated disk; SIM_SEED=n repeats one.
 crash-test:
 	SIM_SEEDS=$(SEEDS) cargo test --release --lib storage::tests::crash -- --nocapture
+
+# Each run with other inputs; FUZZ_SEED=n repeats one.
+fuzz:
+	FUZZ_FACTOR=$(FACTOR) FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM$$RANDOM} \
+	  cargo test --release --lib -- ::fuzz:: --nocapture
+
+bench:
+	BENCH_SERIES=$(SERIES) cargo bench
 
 clean:
 	cargo clean

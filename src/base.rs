@@ -6,5 +6,7 @@
 
 pub mod clock;
 pub mod disk;
+#[cfg(test)]
+pub mod fuzz;
 pub mod metrics;
 pub mod rng;

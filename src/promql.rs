@@ -2,6 +2,8 @@
 
 pub mod ast;
 pub mod functions;
+#[cfg(test)]
+mod fuzz;
 pub mod lexer;
 pub mod parser;
 pub mod print;

@@ -18,6 +18,8 @@ mod timestamps;
 mod xor;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 pub use timestamps::{decode_timestamps, encode_timestamps};

@@ -4,6 +4,8 @@ pub mod chunk;
 pub mod entry;
 pub mod exposition;
 pub mod exposition_proto;
+#[cfg(test)]
+mod fuzz;
 pub mod histogram;
 pub mod negotiate;
 pub mod openmetrics;

@@ -6,6 +6,8 @@
 //! `docs/formats/segment.md`.
 
 mod format;
+#[cfg(test)]
+pub mod fuzz;
 pub mod reader;
 pub mod writer;
 

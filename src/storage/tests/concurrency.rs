@@ -1,5 +1,5 @@
-//! Readers beside writers, sealing and retention on real files; acknowledgements beside a power
-//! cut.
+//! Readers beside writers, sealing, merging, retention and deletion on real files;
+//! acknowledgements beside a power cut.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -8,7 +8,9 @@ use crate::base::clock::OsClock;
 use crate::base::disk::OsDisk;
 use crate::base::rng::Rng as _;
 
-const WRITERS: usize = 3;
+pub const WRITERS: usize = 3;
+/// The number of one more, whose rows are deleted.
+const DELETER: usize = WRITERS;
 const SERIES_PER_WRITER: usize = 30;
 const ROWS: u64 = 250;
 /// Far more than are written before the power is cut.
@@ -17,7 +19,7 @@ const STEP_MS: i64 = 1_000;
 
 /// Row `row` of a writer: one value for all its series at the row's time, and at the same commit
 /// another for a time long past.
-fn row(writer: usize, row: u64, start_ms: i64) -> Vec<(Labels, i64, f64)> {
+pub fn row(writer: usize, row: u64, start_ms: i64) -> Vec<(Labels, i64, f64)> {
     let name = format!("w{writer}");
     let mut samples = Vec::new();
     for series in 0..SERIES_PER_WRITER {
@@ -30,14 +32,15 @@ fn row(writer: usize, row: u64, start_ms: i64) -> Vec<(Labels, i64, f64)> {
 }
 
 /// What a reader must find when the writer has committed `rows` rows.
-fn expected(rows: u64, start_ms: i64) -> Vec<(i64, u64)> {
+pub fn expected(rows: u64, start_ms: i64) -> Vec<(i64, u64)> {
     let at = |row: u64| start_ms + row as i64 * STEP_MS;
     let late = (0..rows).map(|row| (at(row) - 600_500, (-(row as f64)).to_bits()));
     let usual = (0..rows).map(|row| (at(row), (row as f64).to_bits()));
     late.chain(usual).collect()
 }
 
-fn read_writer(storage: &Storage, writer: usize) -> Vec<(Labels, Vec<(i64, u64)>)> {
+/// The series of a writer and their samples.
+pub fn read_writer(storage: &Storage, writer: usize) -> Vec<(Labels, Vec<(i64, u64)>)> {
     let matchers = [Matcher::equal("__name__", &format!("w{writer}"))];
     read(&storage.select(&matchers, TimeRange::ALL, &SelectHints::default()).unwrap())
 }
@@ -57,6 +60,32 @@ fn look(storage: &Storage, writer: usize, begun: &AtomicU64, done: &AtomicU64, s
     for (labels, samples) in &found {
         assert_eq!(*samples, expected, "{labels}");
     }
+}
+
+/// Rows that are there and deleted again, by one thread; whoever looks sees one or none.
+fn append_and_delete(storage: &Storage, start_ms: i64, is_over: &AtomicBool) {
+    let name = [vec![Matcher::equal("__name__", &format!("w{DELETER}"))]];
+    for number in 0..ROWS {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        append(storage, &row(DELETER, number, start_ms));
+        assert_eq!(read_writer(storage, DELETER).len(), SERIES_PER_WRITER);
+        look_at_deleted(storage);
+        storage.delete_series(&name, TimeRange::ALL).unwrap();
+        let left = read_writer(storage, DELETER);
+        assert!(left.iter().all(|(_, samples)| samples.is_empty()), "deleted, row {number}");
+    }
+}
+
+fn look_at_deleted(storage: &Storage) {
+    let mut found = read_writer(storage, DELETER);
+    // A series may be listed although what it has was committed a moment too late.
+    found.retain(|(_, samples)| !samples.is_empty());
+    let Some((_, first)) = found.first() else { return };
+    assert_eq!(found.len(), SERIES_PER_WRITER);
+    assert_eq!(first.len(), 2, "one row");
+    assert!(found.iter().all(|(_, samples)| samples == first), "{found:?}");
 }
 
 #[test]
@@ -81,6 +110,7 @@ fn readers_see_each_commit_once_and_whole() {
                 let mut writer = reader;
                 while !is_over.load(Ordering::Relaxed) {
                     look(storage, writer, &begun[writer], &done[writer], start_ms);
+                    look_at_deleted(storage);
                     writer = (writer + 1) % WRITERS;
                 }
             })
@@ -89,9 +119,11 @@ fn readers_see_each_commit_once_and_whole() {
         others.push(scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 storage.seal_now().unwrap();
+                storage.compact_now().unwrap();
                 storage.store.apply_retention().unwrap();
             }
         }));
+        others.push(scope.spawn(|| append_and_delete(storage, start_ms, is_over)));
         let writers = (0..WRITERS).map(|writer| {
             scope.spawn(move || {
                 for number in 0..ROWS {
