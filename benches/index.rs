@@ -133,7 +133,7 @@ fn selections(series: usize, cases: &[NamedMatchers]) {
         path: folder.path().to_owned(),
         retention: Retention::default(),
         limits: Limits::default(),
-        reserve_bytes: 0,
+        reserve_bytes_max: 0,
         out_of_order_window_ms: Arc::new(AtomicI64::new(0)),
         wal_sync: WalSync::Never,
         log_file_bytes_max: 128 << 20,

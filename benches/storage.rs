@@ -56,7 +56,7 @@ fn open(folder: &Path) -> (Arc<Storage>, Arc<SimClock>) {
         path: folder.to_owned(),
         retention: Retention::default(),
         limits: Limits::default(),
-        reserve_bytes: 0,
+        reserve_bytes_max: 0,
         out_of_order_window_ms: Arc::new(AtomicI64::new(2 * 3_600_000)),
         wal_sync: WalSync::Batch,
         log_file_bytes_max: 128 << 20,

@@ -288,7 +288,7 @@ fn open(path: PathBuf, wal_sync: WalSync) -> anyhow::Result<Arc<Storage>> {
         path,
         retention: Retention::default(),
         limits: Limits::default(),
-        reserve_bytes: 0,
+        reserve_bytes_max: 0,
         out_of_order_window_ms: Arc::new(AtomicI64::new(0)),
         wal_sync,
         log_file_bytes_max: LOG_FILE_BYTES_MAX,

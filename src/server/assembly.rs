@@ -36,7 +36,7 @@ const LOG_FILE_AGE_MAX_MS: i64 = 30 * 60_000;
 /// How far ahead of the clock samples may be, as in Prometheus.
 const FUTURE_MS_MAX: i64 = 10 * 60_000;
 /// Gives way when the disk is full.
-const RESERVE_BYTES: u64 = 64 << 20;
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// How this server calls itself as a client. Exporters see who scrapes.
 const USER_AGENT: &str = concat!("Narthex/", env!("CARGO_PKG_VERSION"));
 
@@ -167,7 +167,7 @@ fn open_store(
         path: options.storage_path.clone(),
         retention: configuration.retention(options),
         limits: configuration.config.storage().limits,
-        reserve_bytes: RESERVE_BYTES,
+        reserve_bytes_max: RESERVE_BYTES_MAX,
         out_of_order_window_ms: Arc::clone(out_of_order_window_ms),
         wal_sync: options.wal_sync,
         log_file_bytes_max: LOG_FILE_BYTES_MAX,

@@ -61,6 +61,7 @@ impl Store {
             }
             self.merge_and_count(&merge, urgency)?;
         }
+        self.keep_reserve();
         Ok(())
     }
 

@@ -92,8 +92,9 @@ pub struct Options {
     pub retention: Retention,
     /// How many series there may be. May be changed while the store is open.
     pub limits: Limits,
-    /// Length of a file that gives way when the disk is full, so that deleting can go on.
-    pub reserve_bytes: u64,
+    /// Greatest length of a file that gives way when the disk is full, so that deleting can go on;
+    /// 0: there is none.
+    pub reserve_bytes_max: u64,
     /// How far behind the head's newest sample out-of-order data is accepted; 0: not at all.
     /// May be changed while the store is open.
     pub out_of_order_window_ms: Arc<AtomicI64>,

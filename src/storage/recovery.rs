@@ -122,7 +122,7 @@ pub fn open(
         is_poisoned: AtomicBool::new(false),
         limits: ArcSwap::from_pointee(options.limits.clone()),
         limit_told: Mutex::default(),
-        has_reserve: AtomicBool::new(false),
+        reserve_bytes: AtomicU64::new(0),
         gave_way: AtomicBool::new(false),
         is_full: AtomicBool::new(false),
         background: Default::default(),

@@ -2,7 +2,8 @@
 //!
 //! Deleting and retention write an edit, a log file's header, perhaps a segment without what is
 //! gone. When there is no space for these, the reserve is removed, and until it is there again no
-//! sample is taken that needs new space. It has no content; a start finds it or makes it anew.
+//! sample is taken that needs new space. It has no content, and a length that follows the data;
+//! a start finds it or makes it anew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,17 @@ use crate::base::disk::Disk;
 
 /// Its name in the data directory.
 const FILE_NAME: &str = "reserve";
+
+/// It has this part of the data's length, as a power of two.
+const PART: u64 = 64;
+/// But not less: enough for a log file or a manifest to begin.
+const BYTES_MIN: u64 = 64 << 10;
+
+/// How long it should be beside so much data, at most `bytes_max`.
+fn target_bytes(data_bytes: u64, bytes_max: u64) -> u64 {
+    let part = (data_bytes / PART).max(BYTES_MIN);
+    (1 << part.ilog2()).min(bytes_max)
+}
 
 /// Where it is.
 pub fn path(folder: &Path) -> PathBuf {
@@ -36,19 +48,23 @@ pub fn or_give_way<T>(
 }
 
 impl Store {
-    /// Makes the reserve when it is missing and there is space for twice as much.
+    /// Makes the reserve when it is missing or has another length than it should, and there is
+    /// space for twice as much.
     pub fn keep_reserve(&self) {
-        let reserve_bytes = self.options.reserve_bytes;
-        if reserve_bytes == 0 || self.has_reserve.load(Ordering::Acquire) {
+        let segments = &self.version.load().segments;
+        let data_bytes = segments.iter().map(|own| own.segment.info().bytes).sum();
+        let reserve_bytes = target_bytes(data_bytes, self.options.reserve_bytes_max);
+        if self.reserve_bytes.load(Ordering::Acquire) == reserve_bytes {
             return;
         }
         let path = path(&self.options.path);
         let is_there = self.disk.len(&path).is_ok_and(|bytes| bytes == reserve_bytes);
         if !is_there && self.make_reserve(&path, reserve_bytes).is_err() {
             let _ = self.disk.remove_file(&path);
+            self.reserve_bytes.store(0, Ordering::Release);
             return;
         }
-        self.has_reserve.store(true, Ordering::Release);
+        self.reserve_bytes.store(reserve_bytes, Ordering::Release);
         if self.gave_way.swap(false, Ordering::AcqRel) {
             info!("There is space on the disk again.");
         }
@@ -65,7 +81,7 @@ impl Store {
     /// the reserve has given way.
     pub fn with_reserve<T>(&self, work: impl Fn() -> Result<T, SealError>) -> Result<T, SealError> {
         match work() {
-            Err(SealError::DiskFull) if self.has_reserve.swap(false, Ordering::AcqRel) => {
+            Err(SealError::DiskFull) if self.reserve_bytes.swap(0, Ordering::AcqRel) != 0 => {
                 self.gave_way.store(true, Ordering::Release);
                 warn!("The disk is full: the reserve is used to free space.");
                 if self.disk.remove_file(&path(&self.options.path)).is_err() {
@@ -95,6 +111,25 @@ impl Store {
             error!("The disk is full: samples are refused until there is space. Queries go on.");
         } else {
             info!("Samples are taken again after the disk was full.");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_follows_the_data() {
+        for (data_bytes, bytes_max, expected) in [
+            (0, 64 << 20, 64 << 10),
+            (4_300_000, 64 << 20, 64 << 10),
+            (1 << 30, 64 << 20, 16 << 20),
+            (u64::MAX, 64 << 20, 64 << 20),
+            (1 << 30, 16 << 10, 16 << 10),
+            (1 << 30, 0, 0),
+        ] {
+            assert_eq!(target_bytes(data_bytes, bytes_max), expected, "{data_bytes}");
         }
     }
 }

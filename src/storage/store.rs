@@ -91,8 +91,8 @@ pub struct Store {
     pub(super) limits: ArcSwap<Limits>,
     /// When it was last told that a limit was met.
     pub(super) limit_told: Mutex<Option<Duration>>,
-    /// Whether the reserve is there.
-    pub(super) has_reserve: AtomicBool,
+    /// Length of the reserve; 0: it is not there.
+    pub(super) reserve_bytes: AtomicU64,
     /// Whether it was used and is not there again.
     pub(super) gave_way: AtomicBool,
     /// Whether samples were refused for want of space.

@@ -46,7 +46,7 @@ impl Machine {
             path: PathBuf::from("/data"),
             retention: Retention::default(),
             limits: Limits::default(),
-            reserve_bytes: 16 << 10,
+            reserve_bytes_max: 16 << 10,
             out_of_order_window_ms: Arc::new(AtomicI64::new(2 * 3_600_000)),
             wal_sync: WalSync::Batch,
             log_file_bytes_max: 64 << 10,

@@ -368,7 +368,7 @@ fn storage(clock: &Arc<SimClock>) -> Result<Arc<Storage>, String> {
         path: "/data".into(),
         retention: Retention::default(),
         limits: Limits::default(),
-        reserve_bytes: 0,
+        reserve_bytes_max: 0,
         out_of_order_window_ms: Arc::new(AtomicI64::new(0)),
         wal_sync: WalSync::Never,
         log_file_bytes_max: 256 << 20,
