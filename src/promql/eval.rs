@@ -367,7 +367,7 @@ impl<'e> Evaluator<'e> {
         let (before, bytes) = (self.samples.current, self.samples.bytes);
         let series = self.vector_held(node, steps)?;
         (self.samples.current, self.samples.bytes) = (before, bytes);
-        self.hold(series.iter().map(Series::present_count).sum())?;
+        self.hold(series.iter().map(Series::held_count).sum())?;
         self.take_bytes(series.iter().map(Series::bytes).sum(), "a vector")?;
         Ok(series)
     }
@@ -436,7 +436,7 @@ impl<'e> Evaluator<'e> {
     fn collect(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
         self.each_block(node, steps, &Whole, &mut |own, series| {
-            own.hold(series.iter().map(Series::present_count).sum())?;
+            own.hold(series.iter().map(Series::held_count).sum())?;
             own.take_bytes(series.iter().map(Series::bytes).sum(), "series of a vector")?;
             out.extend(series);
             Ok(())

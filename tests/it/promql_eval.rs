@@ -196,6 +196,23 @@ fn limits_end_a_query() {
 }
 
 #[test]
+fn histograms_count_as_several_samples() {
+    let buckets = "1 ".repeat(60);
+    let db = load("1m", &format!("f 1\nh {{{{count:60 sum:60 buckets:[{buckets}]}}}}"));
+    let engine = db.engine_with(|options| options.max_samples = 30);
+    for query in ["f", "last_over_time(f[5m])"] {
+        assert_eq!(show(engine.instant(&Query::new(query), 0)), "{__name__=\"f\"} 1\n");
+    }
+    for query in ["h", "last_over_time(h[5m])", "sum(h)"] {
+        let answer = show(engine.instant(&Query::new(query), 0));
+        assert_eq!(
+            answer,
+            "error: query processing would load too many samples into memory in query execution"
+        );
+    }
+}
+
+#[test]
 fn deep_expressions_are_evaluated_or_refused_but_do_not_overflow_the_stack() {
     let db = load("1m", "a 1");
     let sum = |terms: usize| vec!["a"; terms].join(" + ");

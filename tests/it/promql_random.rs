@@ -462,6 +462,11 @@ fn vector(dice: &Dice, depth: usize) -> String {
                 " on (a) group_left ()",
                 " on (b) group_right ()",
                 " ignoring (a) group_left (a)",
+                " fill (7)",
+                " on (a, b) fill_left (-1)",
+                " ignoring (b) fill_right (0)",
+                " on (a) group_left () fill (2)",
+                " on (b) group_right () fill_left (3)",
             ]);
             let op = operator(dice);
             format!("({}) {op}{matching} ({})", vector(dice, depth), vector(dice, depth))

@@ -13,7 +13,7 @@ use super::functions::native;
 use super::functions::over_range::{RangeFunction, Windowed};
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::{Points, SharedTables};
-use super::series::histogram_at;
+use super::series::{histogram_at, weight};
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
 
 /// For each step, which samples lie in its window.
@@ -231,7 +231,7 @@ impl<'e> Evaluator<'e> {
             let make = || frame.windows(&points.timestamps_ms);
             let windows = tables.get(&points.timestamps_ms, make);
             own.samples.total += windows.total;
-            own.touch(windows.widest)?;
+            own.touch(windows.widest + weight(points.histograms.as_deref().unwrap_or_default()))?;
             if points.histograms.is_some() {
                 let call = native::RangeCall { function, frame: &frame, params: &params, span };
                 own.call_on_histograms(&call, &item, &mut values, &mut histograms)?;

@@ -15,7 +15,7 @@ use crate::storage::select::{
 use super::annotations::RangeNotice;
 use super::functions::native;
 use super::plan::{Selector, Shift};
-use super::series::{Sample, histogram_at, marker};
+use super::series::{Sample, histogram_at, marker, weight};
 use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent, kernels};
 
 /// What is taken of a sample.
@@ -245,8 +245,7 @@ impl<'e> Evaluator<'e> {
             if count == 0 {
                 return Ok(());
             }
-            let sizes = histograms.iter().flatten().map(|histogram| histogram.bytes() as u64 / 16);
-            count += sizes.sum::<u64>();
+            count += weight(&histograms);
             own.samples.total += count;
             own.touch(count)?;
             let (labels, drop_name) = (meta.labels(), false);

@@ -105,6 +105,11 @@ impl Series {
         super::kernels::count_present(&self.values)
     }
 
+    /// The values in the unit in which samples are counted: a histogram is several.
+    pub(super) fn held_count(&self) -> u64 {
+        self.present_count() + weight(&self.histograms)
+    }
+
     /// The histogram of a step, if its value is one.
     pub(super) fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
         histogram_at(&self.values, &self.histograms, step)
@@ -133,6 +138,11 @@ impl Series {
             self.values[step] = from.values[step];
         }
     }
+}
+
+/// As how many samples histograms are counted beside their markers: one for each 16 bytes.
+pub(super) fn weight(histograms: &[Option<Arc<Histogram>>]) -> u64 {
+    histograms.iter().flatten().map(|histogram| histogram.bytes() as u64 / 16).sum()
 }
 
 fn drop_histograms(values: &mut [f64], histograms: &mut Histograms) -> bool {

@@ -157,7 +157,9 @@ fn matched(
     lhs: Vector,
     rhs: Vector,
 ) -> Fallible<Vector> {
-    if lhs.is_empty() || rhs.is_empty() {
+    let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
+    let fills = fill_many.is_some() || fill_one.is_some();
+    if lhs.is_empty() && rhs.is_empty() || (lhs.is_empty() || rhs.is_empty()) && !fills {
         return Ok(Vec::new());
     }
     let swapped = matching.card == Cardinality::OneToMany;
@@ -170,12 +172,31 @@ fn matched(
     }
     let mut out = Vec::new();
     let mut results: Vec<(Labels, Labels)> = Vec::new();
+    let fill = |key: &Labels, fill: f64| (key.clone(), Value::Float(fill));
+    let mut pairs = Vec::new();
     for (labels, value) in many {
         let key = key(matching, &labels);
-        let Some((other_labels, other)) = by_key.get(&key) else { continue };
-        let (a, b) = if swapped { (other, &value) } else { (&value, other) };
+        let other = by_key.get(&key).cloned().or(fill_one.map(|value| fill(&key, value)));
+        pairs.extend(other.map(|other| (key, (labels, value), other)));
+    }
+    let mut alone: Vec<_> = by_key.into_iter().collect();
+    // Pairs first: what remains without one is known only when all of them are done.
+    for at in 0.. {
+        let pair = if at < pairs.len() {
+            Some(pairs[at].clone())
+        } else if let (Some(value), Some((key, other))) = (fill_many, alone.pop()) {
+            let is_met = results.iter().any(|(own, _)| *own == key);
+            if is_met {
+                continue;
+            }
+            Some((key.clone(), fill(&key, value), other))
+        } else {
+            None
+        };
+        let Some((key, (labels, value), (other_labels, other))) = pair else { break };
+        let (a, b) = if swapped { (&other, &value) } else { (&value, &other) };
         let Some(outcome) = combine(binary, a, b) else { continue };
-        let result_labels = named(binary, matching, &labels, other_labels);
+        let result_labels = named(binary, matching, &labels, &other_labels);
         let one_to_one = matching.card == Cardinality::OneToOne;
         let again = |(own_key, own): &(Labels, Labels)| {
             *own_key == key && (one_to_one || *own == result_labels)
