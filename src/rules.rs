@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::model::alert::Alert;
 use crate::model::labels::Labels;
-use crate::promql::engine::{CancelFlag, Engine, Query, QueryError, Value};
+use crate::promql::engine::{CancelFlag, Engine, Query, QueryError, Value, VectorSample};
 use crate::template::prometheus::QuerySample;
 
 pub use manager::{Manager, Stores};
@@ -139,10 +139,16 @@ impl Evaluate for Engine {
             err => EvaluateError::Failed(err.to_string()),
         })?;
         match output.value {
-            Value::Scalar { value, .. } => Ok(vec![QuerySample { labels: Labels::empty(), value }]),
+            Value::Scalar { value, .. } => {
+                Ok(vec![QuerySample { labels: Labels::empty(), value, histogram: None }])
+            }
             Value::Vector(samples) => Ok(samples
                 .into_iter()
-                .map(|sample| QuerySample { labels: sample.labels, value: sample.value })
+                .map(|VectorSample { labels, value, histogram, .. }| QuerySample {
+                    labels,
+                    value,
+                    histogram,
+                })
                 .collect()),
             Value::String { .. } | Value::Matrix(_) => {
                 Err(EvaluateError::Failed("rule result is not a vector or scalar".to_owned()))

@@ -19,7 +19,7 @@ use crate::model::duration;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
-use crate::promql::eval::format::{general, histogram_text};
+use crate::promql::eval::format::general;
 use crate::promql::parser::{ParserOptions, parse_metric_selector};
 use crate::storage::Storage;
 use crate::storage::append::{Appender, OnReject, SeriesKey};
@@ -317,7 +317,7 @@ fn print_samples(out: &mut impl Write, dump: &Dump) -> anyhow::Result<()> {
                     for (row, ms) in run.timestamps_ms.iter().enumerate() {
                         let value = match &run.values {
                             Column::Floats(values) => general(values[row]),
-                            Column::Histograms(values) => histogram_text(&values[row]),
+                            Column::Histograms(values) => values[row].to_string(),
                         };
                         writeln!(out, "{} {value} {ms}", own.labels())?;
                     }

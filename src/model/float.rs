@@ -42,6 +42,21 @@ pub fn format_exponent(value: f64) -> String {
     format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
+/// As Go's `%g` and `%v` print it: shortest text, with an exponent below 1e-4 and from 1e6 on where
+/// that is shorter; `1e+06`, `123456`.
+pub fn format_general(value: f64) -> String {
+    if !value.is_finite() || value == 0.0 {
+        return format_plain(value);
+    }
+    let text = format_exponent(value);
+    let exponent = text.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
+    if exponent.is_some_and(|exponent| (-4..6).contains(&exponent)) {
+        format_plain(value)
+    } else {
+        text
+    }
+}
+
 /// As Prometheus' JSON API prints sample values: plain, but with exponent below 1e-6 and from
 /// 1e21 on, where the exponent has no leading zero.
 pub fn format_json(value: f64) -> String {

@@ -12,8 +12,10 @@ mod sum;
 mod trim;
 mod validate;
 
+use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
+use crate::model::float::format_general;
 use crate::model::sample::is_stale_nan;
 
 pub use bounds::Bucket;
@@ -185,6 +187,22 @@ impl Histogram {
         let spans = self.positive_spans.len() + self.negative_spans.len();
         let counts = self.positive_buckets.len() + self.negative_buckets.len();
         size_of::<Self>() + 8 * (spans + counts + self.custom_bounds.len())
+    }
+}
+
+/// `{count:1, sum:2, (0.5,1]:1}`, without empty buckets.
+impl Display for Histogram {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (count, sum) = (format_general(self.count), format_general(self.sum));
+        write!(f, "{{count:{count}, sum:{sum}")?;
+        for bucket in self.buckets(false).iter().filter(|bucket| bucket.count != 0.0) {
+            let open = if bucket.lower_inclusive { '[' } else { '(' };
+            let close = if bucket.upper_inclusive { ']' } else { ')' };
+            let [lower, upper, count] =
+                [bucket.lower, bucket.upper, bucket.count].map(format_general);
+            write!(f, ", {open}{lower},{upper}{close}:{count}")?;
+        }
+        f.write_str("}")
     }
 }
 

@@ -87,6 +87,7 @@ impl<'a> Expander<'a> {
             external_labels: around.options.external_labels.clone(),
             external_url: around.options.external_url.clone(),
             value: sample.value,
+            histogram: sample.histogram,
         };
         let query = |text: &str, at_ms: i64| {
             around.engine.vector(text, at_ms, around.cancel).map_err(|err| err.to_string())
@@ -123,7 +124,7 @@ impl<'a> Expander<'a> {
 }
 
 /// `ALERTS` and `ALERTS_FOR_STATE` of all active alerts.
-pub(super) fn series(alerts: &Alerts) -> Vec<(Labels, f64)> {
+pub(super) fn series(alerts: &Alerts) -> Vec<QuerySample> {
     let mut samples = Vec::new();
     for (labels, alert) in alerts.active() {
         let mut builder = labels.to_builder();
@@ -131,8 +132,10 @@ pub(super) fn series(alerts: &Alerts) -> Vec<(Labels, f64)> {
         let for_state = builder.build();
         builder.set(METRIC_NAME, ALERTS);
         builder.set("alertstate", alert.state.as_str());
-        samples.push((builder.build(), 1.0));
-        samples.push((for_state, alert.active_at_ms.div_euclid(1000) as f64));
+        let active_at = alert.active_at_ms.div_euclid(1000) as f64;
+        let sample = |labels, value| QuerySample { labels, value, histogram: None };
+        samples.push(sample(builder.build(), 1.0));
+        samples.push(sample(for_state, active_at));
     }
     samples
 }

@@ -7,11 +7,13 @@ use tracing::warn;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::base::clock::Clock;
+use crate::encoding::column::histogram::check_size;
 use crate::model::labels::Labels;
 use crate::model::sample::{TimeRange, stale_nan};
 use crate::promql::engine::CancelFlag;
 use crate::storage::append::{Appended, Appender, OnReject, SeriesKey};
 use crate::storage::select::Select;
+use crate::template::prometheus::QuerySample;
 
 use super::alerting::{self, Surroundings};
 use super::metrics::Metrics;
@@ -343,7 +345,7 @@ impl Rule {
         &mut self,
         moment: Moment,
         ctx: &Context<'_>,
-    ) -> Result<Vec<(Labels, f64)>, EvaluateError> {
+    ) -> Result<Vec<QuerySample>, EvaluateError> {
         let patience = self.patience();
         match &self.options.kind {
             RuleKind::Recording => {
@@ -372,16 +374,24 @@ impl Rule {
     }
 
     /// Writes the results and ends the series that were there last time and are not now.
-    fn write(&mut self, samples: &[(Labels, f64)], at_ms: i64, key: &str, ctx: &Context<'_>) {
-        let returned: BTreeSet<Labels> = samples.iter().map(|(labels, _)| labels.clone()).collect();
+    fn write(&mut self, samples: &[QuerySample], at_ms: i64, key: &str, ctx: &Context<'_>) {
+        let returned: BTreeSet<Labels> =
+            samples.iter().map(|sample| sample.labels.clone()).collect();
         let gone: BTreeSet<Labels> = self.previous.difference(&returned).cloned().collect();
         if samples.is_empty() && gone.is_empty() {
             return;
         }
         let mut batch = ctx.appender.appender(OnReject::Skip);
         batch.reject_out_of_order(true);
-        for (labels, value) in samples {
-            batch.float(SeriesKey::Labels(labels), at_ms, *value);
+        let mut too_large = 0;
+        for QuerySample { labels, value, histogram } in samples {
+            match histogram {
+                None => batch.float(SeriesKey::Labels(labels), at_ms, *value),
+                Some(one) if check_size(one) => {
+                    batch.histogram(SeriesKey::Labels(labels), at_ms, one);
+                }
+                Some(_) => too_large += 1,
+            }
         }
         for labels in &gone {
             batch.float(SeriesKey::Labels(labels), at_ms, stale_nan());
@@ -390,6 +400,9 @@ impl Rule {
             Ok((appended, _ticket)) => {
                 self.previous = returned;
                 self.note_refused(&appended, &gone);
+                if 0 < too_large {
+                    self.fail(format!("{too_large} histograms have too many buckets"));
+                }
             }
             Err(err) => {
                 warn!(rule = %self.options.name, error = %err, "Rule sample appending failed.");

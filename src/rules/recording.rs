@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::labels::METRIC_NAME;
 use crate::promql::engine::CancelFlag;
+use crate::template::prometheus::QuerySample;
 
 use super::{Evaluate, EvaluateError, RuleOptions};
 
@@ -36,7 +37,7 @@ pub(super) fn evaluate(
     moment: Moment,
     engine: &dyn Evaluate,
     cancel: &CancelFlag,
-) -> Result<Vec<(Labels, f64)>, EvaluateError> {
+) -> Result<Vec<QuerySample>, EvaluateError> {
     let vector = engine.vector(&rule.expr, moment.sample_ms(), cancel)?;
     let (mut samples, mut seen) = (Vec::with_capacity(vector.len()), BTreeSet::new());
     for sample in vector {
@@ -52,7 +53,7 @@ pub(super) fn evaluate(
                     .to_owned(),
             ));
         }
-        samples.push((labels, sample.value));
+        samples.push(QuerySample { labels, ..sample });
     }
     if moment.exceeds(samples.len()) {
         return Err(EvaluateError::Failed(format!(

@@ -11,6 +11,7 @@ use crate::base::clock::{Clock, SimClock};
 use crate::base::disk::SimDisk;
 use crate::base::metrics::Registry;
 use crate::base::rng::SimRng;
+use crate::model::histogram::{Histogram, Span};
 use crate::promql::engine::EngineOptions;
 use crate::promql::parser::{ParserOptions, parse_metric};
 use crate::storage::Storage;
@@ -314,6 +315,31 @@ fn labels_and_annotations_are_templates() {
 {alertname="A", level="high"}
 {bad="<error expanding template: error executing template __alert_A: template: __alert_A:1:115: executing \"__alert_A\" at <.Nope>: can't evaluate field Nope in type struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value interface {} }>", text="1 in x: 7"}
 "#);
+}
+
+#[test]
+fn histograms_are_recorded_and_shown_as_texts() {
+    let rig = Rig::new();
+    let mut rule = alert("A", "h", 0);
+    let RuleKind::Alerting { annotations, .. } = &mut rule.kind else { panic!("an alert") };
+    let text = r#"{{ $value }} {{ with query "recorded" }}{{ . | first | value }}{{ end }}"#;
+    *annotations = pairs(&[("text", text)]);
+    rig.apply(&[group("g", vec![record("recorded", "h * 2", &[]), rule])]);
+    let histogram = Histogram {
+        count: 3.0,
+        sum: 4.5,
+        positive_spans: vec![Span { offset: 0, length: 2 }],
+        positive_buckets: vec![1.0, 2.0],
+        ..Histogram::default()
+    };
+    let labels = parse_metric("h").unwrap();
+    let mut batch = rig.storage.appender(OnReject::Skip);
+    batch.histogram(SeriesKey::Labels(&labels), rig.clock.now_ms(), &histogram);
+    batch.commit().unwrap();
+    rig.round(&[]);
+    let text = "{count:3, sum:4.5, (0.5,1]:1, (1,2]:2} {count:6, sum:9, (0.5,1]:2, (1,2]:4}";
+    assert_eq!(rig.sent()[0].annotations.get("text"), Some(text));
+    assert_eq!(rig.health(), "recorded: ok \nA: ok ");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::functions::{escape_query, with_builtins};
 use super::text_functions::{SHARED, any, number, seconds_to_time, text};
 use super::value::{ANY_MAP, Function, GoType, STRING_MAP, Type, Value};
 use super::{Context, Functions, TemplateSet};
+use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 
 /// What an alert's labels and annotations are expanded with.
@@ -19,6 +20,8 @@ pub struct AlertTemplateData {
     pub external_url: String,
     /// Value of the series: `$value`.
     pub value: f64,
+    /// The value instead, if it is one.
+    pub histogram: Option<Arc<Histogram>>,
 }
 
 /// One series of the answer to `{{ query "…" }}`.
@@ -28,6 +31,13 @@ pub struct QuerySample {
     pub labels: Labels,
     /// Its value.
     pub value: f64,
+    /// The value instead, if it is one.
+    pub histogram: Option<Arc<Histogram>>,
+}
+
+/// A histogram is shown as a text.
+fn value_of(value: f64, histogram: Option<&Histogram>) -> Value {
+    histogram.map_or(Value::Float(value), |histogram| Value::text(histogram.to_string()))
 }
 
 /// Answers `{{ query "…" }}`: the expression and the evaluation time in milliseconds.
@@ -84,7 +94,7 @@ pub fn expand_alert_text(
             labels(&data.labels),
             labels(&data.external_labels),
             Value::text(&data.external_url),
-            Value::Float(data.value),
+            value_of(data.value, data.histogram.as_deref()),
         ],
     );
     let ctx = Context {
@@ -206,7 +216,7 @@ fn query(ctx: &Context<'_>, args: &[Value]) -> Result<Value, String> {
     let samples = query(text(args, 0), ctx.now_ms)?;
     let sample = |sample: QuerySample| {
         let labels = Value::labels(&STRING_MAP, &sample.labels);
-        Value::new_struct(&SAMPLE, [labels, Value::Float(sample.value)])
+        Value::new_struct(&SAMPLE, [labels, value_of(sample.value, sample.histogram.as_deref())])
     };
     Ok(Value::list(&RESULT, samples.into_iter().map(sample)))
 }

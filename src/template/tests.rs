@@ -335,9 +335,12 @@ fn rules_expand_with_queries() {
         external_labels: Labels::empty(),
         external_url: "https://p.example".to_owned(),
         value: f64::NAN,
+        histogram: None,
     };
     let query = |expr: &str, at_ms: i64| match expr {
-        "up" => Ok(vec![QuerySample { labels: labels.clone(), value: at_ms as f64 }]),
+        "up" => {
+            Ok(vec![QuerySample { labels: labels.clone(), value: at_ms as f64, histogram: None }])
+        }
         other => Err(format!("cannot {other}")),
     };
     for (text, expected) in [

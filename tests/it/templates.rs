@@ -63,7 +63,11 @@ fn notification() -> Data {
 }
 
 fn query(expr: &str) -> Vec<QuerySample> {
-    let sample = |pairs: &[(&str, &str)], value| QuerySample { labels: labels(pairs), value };
+    let sample = |pairs: &[(&str, &str)], value| QuerySample {
+        labels: labels(pairs),
+        value,
+        histogram: None,
+    };
     match expr {
         "up" | "up{job=\"node\"}" => [("b:9100", 1.0), ("a:9100", 0.0)]
             .map(|(instance, value)| {
@@ -108,6 +112,7 @@ fn rule_text(text: &str) -> (String, Option<String>) {
         external_labels: labels(&[("region", "eu")]),
         external_url: "http://prom.example.com/sub".to_owned(),
         value: 1234.5678,
+        histogram: None,
     };
     match expand_alert_text(NAME, text, &data, NOW_MS, &|expr, _| Ok(query(expr))) {
         Ok(out) => (out, None),

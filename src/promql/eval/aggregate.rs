@@ -16,7 +16,6 @@ use crate::model::labels::{Labels, quote};
 use crate::promql::ast::{AggregateOp, Grouping, Span};
 use crate::promql::engine::QueryError;
 
-use super::format::histogram_text;
 use super::functions::numeric::quantile;
 use super::labels::{Groups, Projection};
 use super::plan::{Aggregate, Node};
@@ -330,8 +329,8 @@ impl Evaluator<'_> {
                     _ => {
                         text.clear();
                         let histogram = item.histogram(step);
-                        let shown = histogram
-                            .map_or_else(|| format_plain(*value), |one| histogram_text(one));
+                        let shown =
+                            histogram.map_or_else(|| format_plain(*value), ToString::to_string);
                         let _ = write!(text, "{shown}");
                         let mut builder = item.labels.to_builder();
                         builder.set(&label, &text);

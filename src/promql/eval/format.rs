@@ -1,20 +1,12 @@
 //! Numbers and times in messages, the way Go prints them.
 
-use std::fmt::Write as _;
-
-use crate::model::float::{format_exponent, format_plain};
-use crate::model::histogram::Histogram;
+use crate::model::float::{format_exponent, format_general, format_plain};
 
 use super::functions::time::Date;
 
-/// `%g`, which is also `%v`: shortest text, with an exponent below 1e-4 and from 1e6 on.
+/// `%g`, which is also `%v`.
 pub fn general(value: f64) -> String {
-    if !value.is_finite() || value == 0.0 {
-        return format_plain(value);
-    }
-    let text = format_exponent(value);
-    let exponent = exponent_of(&text);
-    if (-4..6).contains(&exponent) { format_plain(value) } else { text }
+    format_general(value)
 }
 
 /// `%.<digits>g`: rounded to so many significant digits, trailing zeros removed.
@@ -32,19 +24,6 @@ pub(super) fn general_rounded(value: f64, digits: usize) -> String {
 fn exponent_of(text: &str) -> i32 {
     let (_, exponent) = text.split_once('e').expect("exponent form");
     exponent.parse().expect("decimal exponent")
-}
-
-/// A histogram as `{count:1, sum:2, (0.5,1]:1}`, without empty buckets.
-pub fn histogram_text(histogram: &Histogram) -> String {
-    let mut out = format!("{{count:{}, sum:{}", general(histogram.count), general(histogram.sum));
-    for bucket in histogram.buckets(false).iter().filter(|bucket| bucket.count != 0.0) {
-        let open = if bucket.lower_inclusive { '[' } else { '(' };
-        let close = if bucket.upper_inclusive { ']' } else { ')' };
-        let (lower, upper) = (general(bucket.lower), general(bucket.upper));
-        let _ = write!(out, ", {open}{lower},{upper}{close}:{}", general(bucket.count));
-    }
-    out.push('}');
-    out
 }
 
 /// A moment as `2006-01-02T15:04:05Z`.
