@@ -324,7 +324,7 @@ mod tests {
             (0, i64::MIN, 0, b"__name__\xffup\xffjob\xffa\xff"),
             (7, -3, 1, b"__name__\xffup\xffinstance\xffx\xffjob\xffa\xff"),
             (8, i64::MAX, u64::MAX, b"__name__\xffup\xffinstance\xffy\xffjob\xffa\xff"),
-            (u32::MAX, 0, 5, b""),
+            (NUMBERS_MAX - 1, 0, 5, b""),
             (2, 0, 5, b"instance\xffy\xff"),
             (3, 0, 5, b"instance\xffy\xffjob\xffa\xff"),
         ];
