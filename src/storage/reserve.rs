@@ -49,25 +49,26 @@ pub fn or_give_way<T>(
 
 impl Store {
     /// Makes the reserve when it is missing or has another length than it should, and there is
-    /// space for twice as much.
-    pub fn keep_reserve(&self) {
+    /// space for twice as much; false when there is not.
+    pub fn keep_reserve(&self) -> bool {
         let segments = &self.version.load().segments;
         let data_bytes = segments.iter().map(|own| own.segment.info().bytes).sum();
         let reserve_bytes = target_bytes(data_bytes, self.options.reserve_bytes_max);
         if self.reserve_bytes.load(Ordering::Acquire) == reserve_bytes {
-            return;
+            return true;
         }
         let path = path(&self.options.path);
         let is_there = self.disk.len(&path).is_ok_and(|bytes| bytes == reserve_bytes);
-        if !is_there && self.make_reserve(&path, reserve_bytes).is_err() {
+        if !is_there && let Err(err) = self.make_reserve(&path, reserve_bytes) {
             let _ = self.disk.remove_file(&path);
             self.reserve_bytes.store(0, Ordering::Release);
-            return;
+            return !is_full(&err);
         }
         self.reserve_bytes.store(reserve_bytes, Ordering::Release);
         if self.gave_way.swap(false, Ordering::AcqRel) {
             info!("There is space on the disk again.");
         }
+        true
     }
 
     fn make_reserve(&self, path: &Path, reserve_bytes: u64) -> io::Result<()> {
@@ -95,10 +96,8 @@ impl Store {
 
     /// Whether samples may use new space.
     pub fn may_grow(&self) -> bool {
-        if self.gave_way.load(Ordering::Acquire) {
-            self.keep_reserve();
-        }
-        !self.gave_way.load(Ordering::Acquire)
+        // A disk that fails otherwise is not full: whatever needs the space meets the failure.
+        !self.gave_way.load(Ordering::Acquire) || self.keep_reserve()
     }
 
     /// Tells people once when samples are refused for want of space, and when no longer.
