@@ -609,14 +609,18 @@ fn read_row<'a>(section: &mut Cursor<'a>, base_ms: i64) -> Option<Record<'a>> {
     Some(Record::Row { group, offset, row: Row::read(section, base_ms)? })
 }
 
+/// The series of the next record, told by its distance from the last one, and where its sample is.
+fn read_owner(section: &mut Cursor<'_>, last_series: &mut i64) -> Option<(u32, u32)> {
+    *last_series = last_series.checked_add(section.zigzag()?)?;
+    Some((u32::try_from(*last_series).ok()?, u32::try_from(section.at()).ok()?))
+}
+
 fn read_loose_record<'a>(
     section: &mut Cursor<'a>,
     last_series: &mut i64,
     base_ms: i64,
 ) -> Option<Record<'a>> {
-    *last_series = last_series.checked_add(section.zigzag()?)?;
-    let series = u32::try_from(*last_series).ok()?;
-    let offset = u32::try_from(section.at()).ok()?;
+    let (series, offset) = read_owner(section, last_series)?;
     let (timestamp_ms, bits) = read_loose(section, base_ms)?;
     Some(Record::Loose { series, offset, timestamp_ms, bits })
 }
@@ -626,9 +630,7 @@ fn read_histogram_record<'a>(
     last_series: &mut i64,
     base_ms: i64,
 ) -> Option<Record<'a>> {
-    *last_series = last_series.checked_add(section.zigzag()?)?;
-    let series = u32::try_from(*last_series).ok()?;
-    let offset = u32::try_from(section.at()).ok()?;
+    let (series, offset) = read_owner(section, last_series)?;
     let (timestamp_ms, bytes) = read_sized_sample(section, base_ms)?;
     Some(Record::Histogram { series, offset, timestamp_ms, bytes })
 }
