@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tracing::{debug, warn};
 
 use super::delete::{Hidden, visible};
@@ -23,7 +24,7 @@ use super::query::merge::{Parts, Sharing};
 use super::query::segment_reader::TimestampColumns;
 use super::seal::not_poisoning;
 use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
-use super::store::{Store, segment_file_name};
+use super::store::{Background, Store, segment_file_name};
 use super::version::{OpenSegment, Version};
 use crate::encoding::column::Density;
 use crate::model::labels::Labels;
@@ -54,7 +55,7 @@ pub struct Merge {
 impl Store {
     /// Merges until nothing is worth it. Blocks; several callers take turns.
     pub fn compact(&self, urgency: Urgency) -> Result<(), SealError> {
-        let _compaction = self.compaction.lock();
+        let _turn = self.begin_merging(urgency);
         while let Some(merge) = self.next_merge(urgency) {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
@@ -63,6 +64,15 @@ impl Store {
         }
         self.keep_reserve();
         Ok(())
+    }
+
+    /// Waits for the turn to merge. Who is in a hurry makes a merge in the background hurry too.
+    pub fn begin_merging(&self, urgency: Urgency) -> Turn<'_> {
+        if urgency == Urgency::Now {
+            self.background.0.lock().waiting += 1;
+            self.background.1.notify_all();
+        }
+        Turn { _compaction: self.compaction.lock(), store: self, urgency }
     }
 
     /// Merges, and tells the metrics. The caller has the lock of compaction.
@@ -227,6 +237,21 @@ impl Store {
     }
 }
 
+/// The right to merge.
+pub struct Turn<'a> {
+    _compaction: MutexGuard<'a, ()>,
+    store: &'a Store,
+    urgency: Urgency,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.urgency == Urgency::Now {
+            self.store.background.0.lock().waiting -= 1;
+        }
+    }
+}
+
 /// A segment that is begun with its first samples.
 struct Output<'a> {
     store: &'a Store,
@@ -247,7 +272,8 @@ impl Output<'_> {
     }
 }
 
-/// Lets a merge in the background work at most half of the time, and ends it with the store.
+/// Lets a merge in the background work at most half of the time, unless somebody waits for it, and
+/// ends it with the store.
 struct Pace<'a> {
     store: &'a Store,
     urgency: Urgency,
@@ -269,7 +295,8 @@ impl<'a> Pace<'a> {
         let (state, wake) = &self.store.background;
         let mut state = state.lock();
         if self.urgency == Urgency::Background {
-            let _ = wake.wait_while_for(&mut state, |state| !state.is_stopped, worked);
+            let goes_on = |state: &mut Background| !state.is_stopped && state.waiting == 0;
+            let _ = wake.wait_while_for(&mut state, goes_on, worked);
         }
         if state.is_stopped {
             return Err(SealError::Closing);

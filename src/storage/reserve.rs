@@ -48,34 +48,53 @@ pub fn or_give_way<T>(
 }
 
 impl Store {
-    /// Makes the reserve when it is missing or has another length than it should, and there is
-    /// space for twice as much; false when there is not.
+    /// Makes the reserve as long as it should be, when there is space for twice as much. Where a
+    /// longer one has no room the one that is there stays; false when there is none and no room.
     pub fn keep_reserve(&self) -> bool {
         let segments = &self.version.load().segments;
         let data_bytes = segments.iter().map(|own| own.segment.info().bytes).sum();
-        let reserve_bytes = target_bytes(data_bytes, self.options.reserve_bytes_max);
-        if self.reserve_bytes.load(Ordering::Acquire) == reserve_bytes {
+        let wanted_bytes = target_bytes(data_bytes, self.options.reserve_bytes_max);
+        if self.reserve_bytes.load(Ordering::Acquire) == wanted_bytes {
             return true;
         }
         let path = path(&self.options.path);
-        let is_there = self.disk.len(&path).is_ok_and(|bytes| bytes == reserve_bytes);
-        if !is_there && let Err(err) = self.make_reserve(&path, reserve_bytes) {
+        let has_bytes = self.disk.len(&path).unwrap_or(0);
+        let set = self.set_reserve(&path, has_bytes, wanted_bytes);
+        let is_full = set.as_ref().is_err_and(is_full);
+        let kept_bytes = match set {
+            Ok(()) => wanted_bytes,
+            Err(_) if is_full => has_bytes,
+            Err(_) => 0,
+        };
+        if kept_bytes == 0 {
             let _ = self.disk.remove_file(&path);
-            self.reserve_bytes.store(0, Ordering::Release);
-            return !is_full(&err);
         }
-        self.reserve_bytes.store(reserve_bytes, Ordering::Release);
-        if self.gave_way.swap(false, Ordering::AcqRel) {
+        self.reserve_bytes.store(kept_bytes, Ordering::Release);
+        if kept_bytes > 0 && self.gave_way.swap(false, Ordering::AcqRel) {
             info!("There is space on the disk again.");
         }
-        true
+        kept_bytes > 0 || !is_full
     }
 
-    fn make_reserve(&self, path: &Path, reserve_bytes: u64) -> io::Result<()> {
-        if self.disk.free_bytes(&self.options.path)? / 2 < reserve_bytes {
+    /// Gives the reserve another length. On a full disk it has the one that it had.
+    fn set_reserve(&self, path: &Path, has_bytes: u64, wanted_bytes: u64) -> io::Result<()> {
+        if has_bytes == wanted_bytes {
+            return Ok(());
+        }
+        if wanted_bytes < has_bytes {
+            return self.disk.open(path)?.set_len(wanted_bytes);
+        }
+        let room_bytes = self.disk.free_bytes(&self.options.path)?.saturating_add(has_bytes);
+        if room_bytes / 2 < wanted_bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.disk.create(path)?.allocate(reserve_bytes)
+        let file = if has_bytes == 0 { self.disk.create(path) } else { self.disk.open(path) }?;
+        let grown = file.allocate(wanted_bytes);
+        if grown.is_err() {
+            // Some file systems keep what they found before they were full.
+            file.set_len(has_bytes)?;
+        }
+        grown
     }
 
     /// Does something that frees space in the end; if it finds none to begin with, once more after

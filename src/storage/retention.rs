@@ -138,7 +138,7 @@ impl Store {
 
     /// Writes segments anew without series all of whose samples are older than their retention.
     pub fn clean_expired(&self, urgency: Urgency) -> Result<(), SealError> {
-        let _compaction = self.compaction.lock();
+        let _turn = self.begin_merging(urgency);
         while let Some(merge) = self.next_to_expire()? {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);

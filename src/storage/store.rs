@@ -110,6 +110,8 @@ pub struct Background {
     pub has_work: bool,
     /// A segment was added.
     pub has_sealed: bool,
+    /// Callers who wait for merges now: merging takes no breaks for them.
+    pub waiting: usize,
     /// The store is closing.
     pub is_stopped: bool,
 }

@@ -1,6 +1,9 @@
 //! Merging segments: nothing changes but the files.
 
+use std::time::Duration;
+
 use super::*;
+use crate::base::clock::Clock;
 use crate::storage::compact::plan::Urgency;
 
 const MINUTE: i64 = 60_000;
@@ -145,5 +148,45 @@ fn a_merge_needs_no_more_space_than_what_it_writes() {
     // A merge of segments is not longer than they are.
     free(inputs);
     storage.store.compact(Urgency::Now).unwrap();
+    assert_eq!(dump(&all(&storage)), before);
+}
+
+/// A clock by which everything takes long.
+struct SlowClock(AtomicI64);
+
+impl Clock for SlowClock {
+    fn now_ms(&self) -> i64 {
+        NOW_MS
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(3_600 * self.0.fetch_add(1, Ordering::Relaxed) as u64)
+    }
+}
+
+/// A merge in the background works half of the time only; here each of its breaks is an hour.
+#[test]
+fn who_waits_for_a_merge_in_the_background_makes_it_hurry() {
+    let Machine { disk, options, .. } = Machine::new(1);
+    let clock = Arc::new(SlowClock(AtomicI64::new(0)));
+    let (registry, rng) = (Registry::new(), SimRng::new(7));
+    let storage = Storage::open_quiet(Arc::new(disk), clock, &rng, &registry, options).unwrap();
+    for minute in 0..4 {
+        let samples: Vec<_> =
+            (0..600).map(|i| (labels("m", i), NOW_MS + minute * MINUTE, i as f64)).collect();
+        append(&storage, &samples);
+        storage.seal_now().unwrap();
+    }
+    let before = dump(&all(&storage));
+    std::thread::scope(|scope| {
+        let merging = scope.spawn(|| storage.store.compact(Urgency::Background));
+        while !storage.store.compaction.is_locked() && !merging.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(!merging.is_finished(), "it takes a break");
+        storage.compact_now().unwrap();
+        merging.join().unwrap().unwrap();
+    });
+    assert_eq!(levels(&storage), ["2: 0..1"]);
     assert_eq!(dump(&all(&storage)), before);
 }

@@ -117,3 +117,33 @@ fn on_a_full_disk_queries_and_deleting_go_on_and_samples_are_taken_when_there_is
     assert!(machine.disk.exists(&machine.options.path.join("reserve")));
     assert!(!storage.is_poisoned());
 }
+
+#[test]
+fn a_reserve_stays_where_a_longer_one_has_no_room() {
+    let mut machine = Machine::new(1);
+    let path = machine.options.path.join("reserve");
+    let open = |machine: &mut Machine, bytes_max: u64, free_bytes: u64| {
+        machine.options.reserve_bytes_max = bytes_max;
+        let storage = machine.open();
+        machine.disk.set_free_bytes(free_bytes);
+        let kept = storage.store.keep_reserve();
+        (storage, kept, machine.disk.len(&path).unwrap_or(0))
+    };
+    let (_, kept, bytes) = open(&mut machine, 16 << 10, 1 << 20);
+    assert_eq!((kept, bytes), (true, 16 << 10));
+    // Two of the longer ones, less what there is, would have to be free.
+    machine.disk.set_free_bytes(100_000);
+    let (storage, kept, bytes) = open(&mut machine, 64 << 10, 100_000);
+    assert_eq!((kept, bytes), (true, 16 << 10));
+    machine.disk.set_free_bytes(0);
+    append(&storage, &[(labels("m", 1), NOW_MS, 1.0)]);
+    storage.delete_series(&[vec![]], TimeRange::ALL).unwrap();
+    assert_eq!(machine.disk.len(&path).ok(), None, "it gave way");
+    assert!(!storage.store.keep_reserve());
+    drop(storage);
+    machine.disk.set_free_bytes(1 << 20);
+    let (_, kept, bytes) = open(&mut machine, 64 << 10, 1 << 20);
+    assert_eq!((kept, bytes), (true, 64 << 10));
+    let (_, kept, bytes) = open(&mut machine, 16 << 10, 0);
+    assert_eq!((kept, bytes), (true, 16 << 10));
+}
