@@ -11,6 +11,7 @@ mod head;
 pub mod index;
 pub mod inspect;
 mod log;
+mod loss;
 mod manifest;
 mod metrics;
 pub mod options;

@@ -4,7 +4,8 @@
 //! window, and ends with one edit of the manifest that drops what was merged and adds what was
 //! written. Of two samples with one timestamp the first accepted one stays. A crash before the
 //! edit leaves files that nobody names, one after it files that nobody needs. What is merged can
-//! be read all the while. Formats: `docs/formats/segment.md`, `docs/formats/manifest.md`.
+//! be read all the while. What of a segment is damaged is not merged: the same edit tells that it is
+//! lost (see `loss.rs`). Formats: `docs/formats/segment.md`, `docs/formats/manifest.md`.
 
 pub mod plan;
 
@@ -18,7 +19,7 @@ use parking_lot::MutexGuard;
 use tracing::{debug, warn};
 
 use super::delete::{Hidden, visible};
-use super::manifest::{Edit, SegmentEntry};
+use super::manifest::{Edit, LostRun, SegmentEntry};
 use super::options::SealError;
 use super::query::merge::{Parts, Sharing};
 use super::query::segment_reader::TimestampColumns;
@@ -41,6 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What a merge wrote: files that nobody names yet.
 type Written = Vec<(SegmentEntry, Segment)>;
+/// What could not be read of each input.
+type Lost = Vec<Vec<LostRun>>;
 
 /// What is merged, and how.
 pub struct Merge {
@@ -110,8 +113,9 @@ impl Store {
     fn merge(&self, merge: &Merge, urgency: Urgency) -> Result<(), SealError> {
         let inputs = &merge.inputs;
         let mut made = Vec::new();
-        let written = self.write_merged(merge, urgency, &mut made);
-        let merged = written.and_then(|written| self.exchange(inputs, written));
+        let mut lost: Lost = inputs.iter().map(|_| Vec::new()).collect();
+        let written = self.write_merged(merge, urgency, &mut made, &mut lost);
+        let merged = written.and_then(|written| self.exchange(merge, written, lost));
         if !matches!(merged, Ok(true)) && !self.is_poisoned() {
             for path in &made {
                 let _ = self.disk.remove_file(path);
@@ -128,7 +132,9 @@ impl Store {
 
     /// One edit that drops what was merged and names what was written; false when retention was
     /// faster and dropped some of it already.
-    fn exchange(&self, inputs: &[Arc<OpenSegment>], written: Written) -> Result<bool, SealError> {
+    fn exchange(&self, merge: &Merge, written: Written, lost: Lost) -> Result<bool, SealError> {
+        let inputs = &merge.inputs;
+        let losses = self.losses_of(inputs, lost)?;
         let dropped: Vec<u64> = inputs.iter().map(|own| own.entry.id).collect();
         let mut manifest = self.manifest.lock();
         if !dropped.iter().all(|id| manifest.state().segments.contains_key(id)) {
@@ -137,6 +143,7 @@ impl Store {
         let mut edits: Vec<_> = dropped.iter().map(|id| Edit::DropSegment(*id)).collect();
         edits.extend(written.iter().map(|(entry, _)| Edit::AddSegment(*entry)));
         let mut version = Version::clone(&self.version.load());
+        edits.extend(version.add_losses(losses, merge.tombstone).map(Edit::Loss));
         // Something may have been deleted meanwhile.
         let opened = written.into_iter().map(|(entry, own)| version.open_segment(entry, own));
         let opened = opened.collect::<Result<Vec<_>, _>>()?;
@@ -151,6 +158,7 @@ impl Store {
         merge: &Merge,
         urgency: Urgency,
         made: &mut Vec<PathBuf>,
+        lost: &mut Lost,
     ) -> Result<Written, SealError> {
         let Merge { plan, inputs, tombstone } = merge;
         let firsts = inputs.iter().map(|own| own.entry.first_sequence);
@@ -165,7 +173,8 @@ impl Store {
             let id = self.new_id();
             let path = self.folders.segments.join(segment_file_name(id));
             let mut output = Output { store: self, path, density, writer: None, made };
-            self.write_window(inputs, &expired, *window, urgency, &mut output)?;
+            let sources = Sources { inputs, expired: &expired, window: *window };
+            self.write_window(&sources, urgency, &mut output, lost)?;
             // Zeros in place of what somebody cut off must not become samples.
             inputs.iter().try_for_each(|own| own.segment.check_whole())?;
             let Some(writer) = output.writer else { continue };
@@ -182,12 +191,12 @@ impl Store {
     /// All samples of the window, series by series.
     fn write_window(
         &self,
-        inputs: &[Arc<OpenSegment>],
-        expired: &[Vec<Hidden>],
-        window: TimeRange,
+        from: &Sources<'_>,
         urgency: Urgency,
         output: &mut Output<'_>,
+        lost: &mut Lost,
     ) -> Result<(), SealError> {
+        let Sources { inputs, window, .. } = *from;
         let columns = TimestampColumns::default();
         let mut sharing = Sharing::default();
         let mut heads = Heads::new(inputs, window)?;
@@ -196,11 +205,9 @@ impl Store {
         while let Some((fingerprint, labels)) = heads.next(&mut sources)? {
             let mut parts = Parts::default();
             for (input, ordinal) in &sources {
-                let own = &inputs[*input];
-                let hidden = own.hidden.iter().chain(&expired[*input]);
-                for range in visible(window, *ordinal, hidden) {
-                    columns.read(*input as u32, &own.segment, *ordinal, range, &mut parts)?;
-                }
+                from.read((*input, *ordinal), &columns, &mut parts, |range, offset_bytes| {
+                    lost[*input].push(LostRun { labels: labels.clone(), range, offset_bytes });
+                })?;
             }
             let identity = SeriesIdentity { fingerprint, labels: &labels };
             for run in parts.finish(&mut sharing).runs {
@@ -303,6 +310,44 @@ impl<'a> Pace<'a> {
         }
         drop(state);
         self.since = self.store.clock.monotonic();
+        Ok(())
+    }
+}
+
+/// What a window is written from.
+struct Sources<'a> {
+    inputs: &'a [Arc<OpenSegment>],
+    /// What retention lets go of each of them.
+    expired: &'a [Vec<Hidden>],
+    window: TimeRange,
+}
+
+impl Sources<'_> {
+    /// Adds the samples of one series of an input, and tells which cannot be read: their times, and
+    /// where the damage is.
+    fn read(
+        &self,
+        (input, ordinal): (usize, u32),
+        columns: &TimestampColumns,
+        parts: &mut Parts,
+        mut lose: impl FnMut(TimeRange, u64),
+    ) -> Result<(), QueryError> {
+        let own = &self.inputs[input];
+        let hidden = own.hidden.iter().chain(&self.expired[input]);
+        for range in visible(self.window, ordinal, hidden) {
+            for chunk in own.segment.chunks(ordinal, range)? {
+                match columns.read_chunk(input as u32, &own.segment, &chunk, range, parts) {
+                    Err(QueryError::Corrupt { offset_bytes, .. })
+                        if own.segment.damage().is_none() =>
+                    {
+                        let min_ms = range.min_ms.max(chunk.first_ms);
+                        let max_ms = range.max_ms.min(chunk.last_ms);
+                        lose(TimeRange { min_ms, max_ms }, offset_bytes);
+                    }
+                    read => read?,
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -186,9 +186,9 @@ impl Store {
                 *own = Arc::new(own.without(hidden));
             }
         }
-        manifest
-            .edit(&[Edit::AddTombstone(Arc::clone(&tombstone.entry))])
-            .map_err(|err| self.classify("manifest could not be written", err))?;
+        let mut edits = vec![Edit::AddTombstone(Arc::clone(&tombstone.entry))];
+        edits.extend(version.forget_lost(sets, range).map(Edit::Loss));
+        manifest.edit(&edits).map_err(|err| self.classify("manifest could not be written", err))?;
         version.tombstones.push(Arc::new(tombstone));
         self.version.store(Arc::new(version));
         Ok(())

@@ -103,6 +103,11 @@ pub fn verify(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Verification, OpenE
         }
         found.add_file(&**disk, &path);
     }
+    for own in state.losses.values() {
+        let path = folders.quarantine.join(segment_file_name(own.id));
+        let (path, runs) = (path.display(), own.runs.len());
+        found.problems.push(format!("{path}: samples of {runs} chunks were damaged and are lost"));
+    }
     found.note_strangers(&**disk, &folders, &state);
     Ok(found)
 }

@@ -5,6 +5,7 @@
 //! file that is missing is corruption. When the log of edits is long, its sum is written to a new
 //! file that replaces the old one. Drawn in `docs/formats/manifest.md`.
 
+mod loss;
 mod tombstone;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::fingerprint::HashKey;
 use super::log::format::{Cursor, SEQUENCES_MAX, push_varint, push_zigzag};
 use super::options::OpenError;
 use crate::base::disk::{Disk, DiskFile};
+pub use loss::{LossEntry, LostRun};
 pub use tombstone::TombstoneEntry;
 
 /// `NTXM` and the format's version, which may still change while it is 0.
@@ -77,6 +79,8 @@ pub enum Edit {
     AddTombstone(Arc<TombstoneEntry>),
     /// No file has anything of a deletion any more.
     DropTombstone(u64),
+    /// What is lost of a damaged segment is now this; no runs: nothing that matters any more.
+    Loss(Arc<LossEntry>),
 }
 
 /// The sum of all edits.
@@ -90,6 +94,8 @@ pub struct State {
     pub checkpoint: Option<CheckpointEntry>,
     /// Deletions that still hide something, or may.
     pub tombstones: BTreeMap<u64, Arc<TombstoneEntry>>,
+    /// What was lost, by damaged segment.
+    pub losses: BTreeMap<u64, Arc<LossEntry>>,
     /// Newest sample told by an edit.
     pub newest_ms: Option<i64>,
     /// Larger than every number that was ever named.
@@ -128,6 +134,12 @@ impl State {
             Edit::DropTombstone(id) => {
                 self.tombstones.remove(&id).ok_or("unknown deletion is dropped")?;
             }
+            Edit::Loss(ref entry) if entry.runs.is_empty() => {
+                self.losses.remove(&entry.id).ok_or("unknown loss is dropped")?;
+            }
+            Edit::Loss(ref entry) => {
+                self.losses.insert(entry.id, Arc::clone(entry));
+            }
         }
         Ok(())
     }
@@ -143,6 +155,7 @@ impl State {
         edits.extend(self.checkpoint.map(Edit::Checkpoint));
         edits.extend(self.newest_ms.map(Edit::NewestTime));
         edits.extend(self.tombstones.values().cloned().map(Edit::AddTombstone));
+        edits.extend(self.losses.values().cloned().map(Edit::Loss));
         edits
     }
 
@@ -354,6 +367,10 @@ fn push_edit(out: &mut Vec<u8>, edit: &Edit) {
             return entry.push(out);
         }
         Edit::DropTombstone(id) => (9, [id, 0, 0, 0, 0]),
+        Edit::Loss(ref entry) => {
+            out.push(10);
+            return entry.push(out);
+        }
     };
     out.push(tag);
     fields[..field_count(tag)].iter().for_each(|field| push_varint(out, *field));
@@ -399,6 +416,10 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
         8 => {
             let entry = TombstoneEntry::read(cursor).filter(|own| own.id < SEQUENCES_MAX)?;
             return Some(Edit::AddTombstone(Arc::new(entry)));
+        }
+        10 => {
+            let entry = LossEntry::read(cursor).filter(|own| own.id < SEQUENCES_MAX)?;
+            return Some(Edit::Loss(Arc::new(entry)));
         }
         _ => {}
     }
@@ -501,6 +522,13 @@ mod tests {
         Edit::AddTombstone(Arc::new(TombstoneEntry { id, sequence: 3, range, sets }))
     }
 
+    fn loss(id: u64, count: i64) -> Edit {
+        let labels = crate::model::labels::Labels::from_pairs([("a", "b")]);
+        let range = |at| TimeRange { min_ms: at, max_ms: at };
+        let run = |at| LostRun { labels: labels.clone(), range: range(at), offset_bytes: 9 };
+        Edit::Loss(Arc::new(LossEntry { id, runs: (0..count).map(run).collect() }))
+    }
+
     #[test]
     fn edits_are_there_after_every_crash_and_the_key_stays() {
         for seed in 0..50 {
@@ -511,8 +539,8 @@ mod tests {
             let checkpoint = Edit::Checkpoint(CheckpointEntry { id: 4, tombstone: 2 });
             let edits = [segment(3), Edit::DropLog(1), checkpoint, Edit::NewestTime(-5)];
             manifest.edit(&edits).unwrap();
-            manifest.edit(&[tombstone(5), tombstone(6)]).unwrap();
-            manifest.edit(&[Edit::DropTombstone(5)]).unwrap();
+            manifest.edit(&[tombstone(5), tombstone(6), loss(1, 2), loss(2, 1)]).unwrap();
+            manifest.edit(&[Edit::DropTombstone(5), loss(1, 1), loss(2, 0)]).unwrap();
             let state = manifest.state().clone();
             sim.fail_after(Some(seed % 3));
             let failed = manifest.edit(&[segment(9)]).is_err();

@@ -198,6 +198,9 @@ impl Store {
             })
         });
         self.kept.forget_sealed(&snapshot.version);
+        if !hints.labels_only {
+            self.check_lost(&snapshot.version, matchers, range)?;
+        }
         let found = match head {
             Ok(found) => found,
             Err(head) => {

@@ -85,6 +85,7 @@ pub fn open(
     let tombstones = manifest.state().tombstones.values();
     let tombstones = tombstones.map(|own| Arc::new(Tombstone::new(Arc::clone(own), index)));
     let tombstones = tombstones.collect();
+    let losses = manifest.state().losses.values().cloned().collect();
     let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let header = FileHeader {
         file_id: manifest.state().next_id,
@@ -105,7 +106,7 @@ pub fn open(
     let (series, sequence) = (recovered.registry.len(), recovered.sequence);
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
-        version: ArcSwap::from_pointee(Version { segments, logs, tombstones }),
+        version: ArcSwap::from_pointee(Version { segments, logs, tombstones, losses }),
         syncer: Syncer::new(options.wal_sync, sequence),
         retention: ArcSwap::from_pointee(options.retention.clone()),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),

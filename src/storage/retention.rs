@@ -41,10 +41,14 @@ impl Store {
             if self.drop_segments(old)? {
                 self.metrics.time_retentions.inc();
             }
+            self.forget_losses_before(least_ms)?;
         }
         let Some(bytes_max) = self.bytes_max(&retention)? else { return Ok(()) };
         if self.drop_segments(|version| surplus(version, bytes_max))? {
             self.metrics.size_retentions.inc();
+            // What was lost of that time would have been dropped with the rest.
+            let oldest_ms = self.range().map_or(i64::MAX, |range| range.min_ms);
+            self.forget_losses_before(oldest_ms)?;
         }
         Ok(())
     }
@@ -76,8 +80,9 @@ impl Store {
         Ok(true)
     }
 
-    /// Drops segments in which readers met damage, and keeps their files for people to look at;
-    /// stops the store when a log file was cut, because nobody knows what else will be.
+    /// Drops segments of which readers met damage that concerns all of them, and keeps their files
+    /// for people to look at; tells of segments that have some damaged chunks. Stops the store when
+    /// a log file was cut, because nobody knows what else will be.
     pub fn quarantine(&self) -> Result<(), SealError> {
         let _maintenance = self.maintenance.lock();
         let version = self.version.load_full();
@@ -96,6 +101,9 @@ impl Store {
             keep_for_people(&*self.disk, &self.folders, path, &name)
                 .map_err(|err| SealError::Io(io::Error::other(err)))?;
             self.metrics.segment_corruptions.inc();
+        }
+        for own in version.segments.iter().filter(|own| !is_damaged(own)) {
+            self.tell_of_hole(own);
         }
         let damaged = |version: &Version| {
             version.segments.iter().filter(|own| is_damaged(own)).cloned().collect()

@@ -82,6 +82,7 @@ impl Store {
             .finish()?;
         edits.push(Edit::Checkpoint(entry));
         edits.extend(state.tombstones.into_values().map(Edit::AddTombstone));
+        edits.extend(state.losses.into_values().map(Edit::Loss));
         let newest = version.segments.iter().map(|own| own.segment.time_range().max_ms).max();
         edits.extend(newest.map(Edit::NewestTime));
         let state = State::of(&edits).map_err(io::Error::other)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::delete::{Hidden, Ranges, Tombstone, hidden_in, visible};
 use super::log::file::LogFile;
-use super::manifest::{SegmentEntry, TombstoneEntry};
+use super::manifest::{LossEntry, SegmentEntry, TombstoneEntry};
 use super::segment::Segment;
 use super::select::QueryError;
 use crate::model::sample::TimeRange;
@@ -63,6 +63,8 @@ pub struct Version {
     pub logs: Vec<Arc<LogFile>>,
     /// Deletions that hide something in these files, or may; oldest first.
     pub tombstones: Vec<Arc<Tombstone>>,
+    /// What damaged segments had that are no longer among these files.
+    pub losses: Vec<Arc<LossEntry>>,
 }
 
 impl Version {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::columns::Piece;
 use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
-use crate::storage::segment::{ChunkKind, Segment, TimestampsId};
+use crate::storage::segment::{ChunkKind, ChunkRef, Segment, TimestampsId};
 use crate::storage::select::QueryError;
 
 /// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
@@ -110,21 +110,34 @@ impl TimestampColumns {
         parts: &mut Parts,
     ) -> Result<(), QueryError> {
         for chunk in segment.chunks(ordinal, range)? {
-            let whole = self.get(position, segment, chunk.timestamps)?;
-            let times = segment.chunk_timestamps(&chunk, &whole)?;
-            let mut values: Values = match chunk.kind {
-                ChunkKind::Floats => segment.decode_values(&chunk)?.into(),
-                ChunkKind::Histograms => segment.decode_histograms(&chunk)?.into(),
-            };
-            if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
-                parts.push(Times::Shared(times), values);
-                continue;
-            }
-            let start = times.partition_point(|ms| *ms < range.min_ms);
-            let end = times.partition_point(|ms| *ms <= range.max_ms);
-            values.keep(start..end);
-            parts.push(Times::Own(times[start..end].to_vec()), values);
+            self.read_chunk(position, segment, &chunk, range, parts)?;
         }
+        Ok(())
+    }
+
+    /// Adds the samples of a chunk that lie in the range; none when there is an error.
+    pub fn read_chunk(
+        &self,
+        position: u32,
+        segment: &Segment,
+        chunk: &ChunkRef,
+        range: TimeRange,
+        parts: &mut Parts,
+    ) -> Result<(), QueryError> {
+        let whole = self.get(position, segment, chunk.timestamps)?;
+        let times = segment.chunk_timestamps(chunk, &whole)?;
+        let mut values: Values = match chunk.kind {
+            ChunkKind::Floats => segment.decode_values(chunk)?.into(),
+            ChunkKind::Histograms => segment.decode_histograms(chunk)?.into(),
+        };
+        if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
+            parts.push(Times::Shared(times), values);
+            return Ok(());
+        }
+        let start = times.partition_point(|ms| *ms < range.min_ms);
+        let end = times.partition_point(|ms| *ms <= range.max_ms);
+        values.keep(start..end);
+        parts.push(Times::Own(times[start..end].to_vec()), values);
         Ok(())
     }
 }

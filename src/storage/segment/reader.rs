@@ -5,7 +5,7 @@
 //! position is checked before it is used.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
@@ -43,8 +43,12 @@ pub struct Segment {
     sections: [Entry; SECTION_COUNT],
     info: SegmentInfo,
     base_ms: i64,
-    /// The first damage that was found.
+    /// The first damage that was found outside of columns: nothing here can be trusted.
     damage: OnceLock<Damage>,
+    /// The first one within columns: chunks that need that part cannot be read, others can.
+    hole: OnceLock<Damage>,
+    /// Whether people were told of it.
+    is_told: AtomicBool,
 }
 
 /// What is wrong with a segment.
@@ -179,6 +183,8 @@ impl Segment {
             info,
             base_ms: 0,
             damage: OnceLock::new(),
+            hole: OnceLock::new(),
+            is_told: AtomicBool::new(false),
         };
         segment.read_info()?;
         Ok(segment)
@@ -239,9 +245,25 @@ impl Segment {
         (0..self.page_crcs.len()).try_for_each(|page| self.check_page(page))
     }
 
-    /// The first damage that a reader met.
+    /// The first damage that a reader met and that concerns all of the segment.
     pub fn damage(&self) -> Option<Damage> {
+        let _ = self.check_whole();
         self.damage.get().copied()
+    }
+
+    /// The first damage that a reader met and that concerns some chunks only.
+    pub fn hole(&self) -> Option<Damage> {
+        self.hole.get().copied()
+    }
+
+    /// People are told of the hole; whether they were before.
+    pub fn set_told(&self) -> bool {
+        self.is_told.swap(true, Ordering::Relaxed)
+    }
+
+    /// Too much is damaged: the segment as a whole cannot be used any more.
+    pub fn give_up(&self, offset_bytes: u64) -> QueryError {
+        self.corrupt(offset_bytes, "too much is damaged")
     }
 
     /// The labels of a series.
@@ -675,10 +697,24 @@ impl Segment {
     fn check_page(&self, page: usize) -> Result<()> {
         let start = page * PAGE_BYTES;
         let bytes = &self.map[start..self.body_bytes.min(start + PAGE_BYTES)];
-        if crc32c::crc32c(bytes) != self.page_crcs[page] {
-            return Err(self.corrupt(start as u64, "checksum of the page does not fit"));
+        if crc32c::crc32c(bytes) == self.page_crcs[page] {
+            return Ok(());
         }
-        Ok(())
+        let reason = "checksum of the page does not fit";
+        let columns = self.sections[Section::Columns as usize];
+        let end = columns.offset.saturating_add(columns.bytes().unwrap_or(0));
+        // The first page has the header too, which was checked.
+        let is_of_columns = (start + bytes.len()) as u64 <= end;
+        Err(if is_of_columns {
+            self.holed(start as u64, reason)
+        } else {
+            self.corrupt(start as u64, reason)
+        })
+    }
+
+    fn holed(&self, offset_bytes: u64, reason: &'static str) -> QueryError {
+        self.hole.get_or_init(|| Damage { offset_bytes, reason });
+        QueryError::Corrupt { path: self.path.clone(), offset_bytes, reason }
     }
 
     fn corrupt(&self, offset_bytes: u64, reason: &'static str) -> QueryError {
@@ -694,7 +730,8 @@ impl Segment {
     }
 
     fn column_corrupt(&self, offset: u64, reason: &'static str) -> QueryError {
-        self.corrupt_at(Section::Columns, offset, reason)
+        let at = self.sections[Section::Columns as usize].offset.saturating_add(offset);
+        self.holed(at, reason)
     }
 
     fn column_error(&self, offset: u64, err: ColumnError) -> QueryError {
