@@ -9,7 +9,7 @@ use crate::model::labels::{Labels, METRIC_NAME};
 use crate::storage::append::SeriesKey;
 
 /// Ends each name and each value.
-const END: u8 = 0xff;
+pub const END: u8 = 0xff;
 
 /// Key of the hash.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! [`postings::HeadIndex`], a segment brings its own. An expression is matched against the values
 //! of a label, never against series.
 
+pub mod collect;
 pub mod dictionary;
 pub mod matchers;
 pub mod postings;

@@ -29,6 +29,7 @@ use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::query::Kept;
+use super::registry::restore::Restoring;
 use super::registry::{Registry, SeriesRef, checkpoint};
 use super::reserve;
 use super::segment::{Segment, UNKNOWN_VERSION};
@@ -47,7 +48,7 @@ const LOCK_FILE: &str = "lock";
 
 /// What is put together from the files.
 struct Recovered {
-    registry: Registry,
+    registry: Restoring,
     newest: Newest,
     metadata: BTreeMap<String, Metadata>,
     exemplars: Exemplars,
@@ -80,8 +81,8 @@ pub fn open(
     recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
     let (mut logs, log_edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
-    recovered.end(&logs);
-    let index = recovered.registry.index();
+    let registry = recovered.end(&logs);
+    let index = registry.index();
     let tombstones = manifest.state().tombstones.values();
     let tombstones = tombstones.map(|own| Arc::new(Tombstone::new(Arc::clone(own), index)));
     let tombstones = tombstones.collect();
@@ -103,14 +104,14 @@ pub fn open(
     manifest.edit(&edits).map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
     logs.push(Arc::clone(&active));
     remove_garbage(&*disk, &folders, manifest.state());
-    let (series, sequence) = (recovered.registry.len(), recovered.sequence);
+    let (series, sequence) = (registry.len(), recovered.sequence);
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
         version: ArcSwap::from_pointee(Version { segments, logs, tombstones, losses }),
         syncer: Syncer::new(options.wal_sync, sequence),
         retention: ArcSwap::from_pointee(options.retention.clone()),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
-        registry: RwLock::new(recovered.registry),
+        registry: RwLock::new(registry),
         kept: Kept::default(),
         metadata: RwLock::new(recovered.metadata),
         exemplars: RwLock::new(recovered.exemplars),
@@ -240,7 +241,7 @@ pub fn keep_for_people(
 impl Recovered {
     fn new(key: HashKey) -> Self {
         Self {
-            registry: Registry::default(),
+            registry: Restoring::default(),
             newest: Newest::default(),
             metadata: BTreeMap::new(),
             exemplars: Exemplars::default(),
@@ -275,7 +276,7 @@ impl Recovered {
                 checkpoint::Item::Series(entry) => entry,
             };
             let fingerprint = self.key.fingerprint(entry.canonical);
-            self.registry.restore(entry.series, fingerprint, entry.canonical)?;
+            self.registry.bind(entry.series, fingerprint, entry.canonical)?;
             self.newest.grow(entry.series as usize + 1);
             self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
             self.newest.set_hollow(entry.series, entry.is_hollow);
@@ -382,7 +383,7 @@ impl Recovered {
                 Record::Series { series, canonical } => {
                     let fingerprint = self.key.fingerprint(canonical);
                     if self.registry.fingerprint(series) != fingerprint {
-                        self.registry.restore(series, fingerprint, canonical)?;
+                        self.registry.bind(series, fingerprint, canonical)?;
                         self.newest.grow(series as usize + 1);
                         self.newest.set(series, NO_SAMPLE, 0);
                     }
@@ -446,18 +447,19 @@ impl Recovered {
     }
 
     /// When all files are read.
-    fn end(&mut self, logs: &[Arc<LogFile>]) {
+    fn end(&mut self, logs: &[Arc<LogFile>]) -> Registry {
         self.delete_before(u64::MAX);
         let mut named = RoaringBitmap::new();
         for log in logs {
             named |= log.directory().read().series();
         }
-        self.registry.rebuild_free(&named);
-        self.newest.grow(self.registry.bound_max());
+        let registry = std::mem::take(&mut self.registry).finish(&named);
+        self.newest.grow(registry.bound_max());
         if !self.undefined.is_empty() {
             let series = self.undefined.len();
             error!(series, "Samples are left out, because the names of their series are lost.");
         }
+        registry
     }
 
     fn apply_row(&mut self, members: &[SeriesRef], row: &Row<'_>) -> Result<(), &'static str> {

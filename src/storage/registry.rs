@@ -5,6 +5,7 @@
 //! before its first sample, and [`checkpoint`] holds those that older files defined.
 
 pub mod checkpoint;
+pub mod restore;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -132,6 +133,12 @@ impl Registry {
         canonical: &[u8],
         labels: &Labels,
     ) {
+        self.bind_unlisted(series, fingerprint, canonical);
+        self.index.insert(series, labels);
+    }
+
+    /// The same without the index.
+    fn bind_unlisted(&mut self, series: SeriesRef, fingerprint: u128, canonical: &[u8]) {
         debug_assert_eq!(self.fingerprints[series as usize], 0);
         debug_assert_eq!(self.find(fingerprint), None);
         self.fingerprints[series as usize] = fingerprint;
@@ -139,43 +146,6 @@ impl Registry {
         let fingerprints = &self.fingerprints;
         let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
         self.table.insert_unique(fingerprint as u64, series, hash);
-        self.index.insert(series, labels);
-    }
-
-    /// Binds a number that a log file or a checkpoint tells. Call [`Registry::rebuild_free`] after.
-    pub fn restore(
-        &mut self,
-        series: SeriesRef,
-        fingerprint: u128,
-        canonical: &[u8],
-    ) -> Result<(), &'static str> {
-        if series as usize >= self.fingerprints.len() {
-            self.extend(series);
-        }
-        if self.fingerprints[series as usize] == fingerprint {
-            return Ok(());
-        }
-        let labels = parse_canonical(canonical).ok_or("label set is damaged")?;
-        if self.fingerprints[series as usize] != 0 {
-            // It was freed and bound again after the checkpoint.
-            self.unbind(series);
-        }
-        if let Some(other) = self.find(fingerprint) {
-            self.unbind(other);
-        }
-        self.bind(series, fingerprint, canonical, &labels);
-        Ok(())
-    }
-
-    /// Collects free numbers after restoring. Those that log files name are not free, even when
-    /// their definition is lost: another series would get their samples.
-    pub fn rebuild_free(&mut self, named: &RoaringBitmap) {
-        if let Some(last) = named.max().filter(|last| *last as usize >= self.fingerprints.len()) {
-            self.extend(last);
-        }
-        let numbers = (0..self.fingerprints.len() as SeriesRef).rev();
-        let is_free = |series: &SeriesRef| self.fingerprint(*series) == 0;
-        self.free = numbers.filter(is_free).filter(|series| !named.contains(*series)).collect();
     }
 
     fn unbind(&mut self, series: SeriesRef) {

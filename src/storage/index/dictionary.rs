@@ -12,6 +12,8 @@ use super::union::{IdSet as _, Union};
 
 /// Series of a value that are kept as a list.
 const FEW_MAX: usize = 16;
+/// So many series are added one by one to those that have a label at all.
+const ANY_FEW_MAX: usize = 1 << 10;
 
 /// Label names and their values.
 #[derive(Debug, Default)]
@@ -45,6 +47,28 @@ impl Dictionary {
         }
     }
 
+    /// Notes that series have a label: the values with their series, each in ascending order.
+    pub fn insert_many<'a>(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = (&'a str, &'a [u32])>,
+    ) {
+        let own = self.0.entry(name.into()).or_default();
+        let (mut any, mut few) = (Union::default(), Vec::new());
+        for (value, ids) in values {
+            own.insert_many(value, ids);
+            if few.len() + ids.len() <= ANY_FEW_MAX {
+                few.extend_from_slice(ids);
+            } else {
+                for id in ids {
+                    any.insert(*id);
+                }
+            }
+        }
+        own.any |= any.finish();
+        own.any.extend(few);
+    }
+
     /// Forgets it again.
     pub fn remove(&mut self, name: &str, value: &str, id: u32) {
         let Some(values) = self.0.get_mut(name) else { return };
@@ -73,6 +97,16 @@ impl Values {
             None => {
                 self.by_value.insert(value.into(), Postings::One(id));
             }
+        }
+    }
+
+    fn insert_many(&mut self, value: &str, ids: &[u32]) {
+        if let Some(postings) = self.by_value.get_mut(value) {
+            postings.insert_many(ids);
+        } else if let Some((first, others)) = ids.split_first() {
+            let mut postings = Postings::One(*first);
+            postings.insert_many(others);
+            self.by_value.insert(value.into(), postings);
         }
     }
 
@@ -135,6 +169,21 @@ impl Postings {
         }
     }
 
+    fn insert_many(&mut self, ids: &[u32]) {
+        if let Self::Many(own) = self {
+            extend_sorted(own, ids);
+        } else if self.len() + ids.len() as u64 <= FEW_MAX as u64 {
+            for id in ids {
+                self.insert(*id);
+            }
+        } else {
+            let mut all = RoaringBitmap::new();
+            self.add_to(&mut all);
+            extend_sorted(&mut all, ids);
+            *self = Self::Many(Box::new(all));
+        }
+    }
+
     /// Whether nothing is left.
     fn remove(&mut self, id: u32) -> bool {
         match self {
@@ -187,5 +236,15 @@ impl Postings {
             Self::Few(ids) => ids.iter().any(|id| set.contains(*id)),
             Self::Many(ids) => !ids.is_disjoint(set),
         }
+    }
+}
+
+/// Adds ids in ascending order.
+pub fn extend_sorted(set: &mut RoaringBitmap, ids: &[u32]) {
+    debug_assert!(ids.is_sorted());
+    if set.max() < ids.first().copied() {
+        set.append(ids.iter().copied()).expect("ascending, and all behind what is there");
+    } else {
+        set.extend(ids);
     }
 }

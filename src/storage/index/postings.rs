@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use roaring::RoaringBitmap;
 
 use super::LabelIndex;
-use super::dictionary::{Dictionary, Values};
+use super::dictionary::{Dictionary, Values, extend_sorted};
 use super::union::Union;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::matcher::Matcher;
@@ -66,6 +66,22 @@ impl HeadIndex {
         for (name, value) in labels.iter() {
             self.names.insert(name, value, id);
         }
+    }
+
+    /// Adds series, in ascending order, whose ids are free. Their labels follow by
+    /// [`HeadIndex::insert_label`].
+    pub fn insert_many(&mut self, ids: &[u32]) {
+        extend_sorted(&mut self.all, ids);
+        self.changes += ids.len() as u64;
+    }
+
+    /// Notes that series have a label: its values with their series, each in ascending order.
+    pub fn insert_label<'a>(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = (&'a str, &'a [u32])>,
+    ) {
+        self.names.insert_many(name, values);
     }
 
     /// Removes a series; the labels are those it was inserted with.

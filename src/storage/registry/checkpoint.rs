@@ -18,7 +18,7 @@ use crate::model::exemplar::Exemplar;
 use crate::model::metadata::Metadata;
 use crate::storage::append::SeriesKey;
 use crate::storage::exemplars::Stored;
-use crate::storage::fingerprint::push_canonical;
+use crate::storage::fingerprint::{END, push_canonical};
 use crate::storage::log::exemplar::{push_exemplar, read_exemplar};
 use crate::storage::log::format::{
     Cursor, NUMBERS_MAX, SEQUENCES_MAX, push_metadata, push_sized, push_varint, push_zigzag,
@@ -81,6 +81,8 @@ struct Last {
     canonical: Vec<u8>,
     /// Where each label ends.
     ends: Vec<usize>,
+    /// The same two of the series that comes next, while it is read.
+    next: (Vec<u8>, Vec<usize>),
 }
 
 impl Last {
@@ -94,7 +96,7 @@ impl Last {
 
 fn put_ends(canonical: &[u8], ends: &mut Vec<usize>) {
     ends.clear();
-    ends.extend(memchr::memchr_iter(0xff, canonical).skip(1).step_by(2).map(|at| at + 1));
+    ends.extend(memchr::memchr_iter(END, canonical).skip(1).step_by(2).map(|at| at + 1));
 }
 
 /// A label, given where labels end.
@@ -266,6 +268,13 @@ fn read_head(cursor: &mut Cursor<'_>) -> Option<Checkpoint> {
     Some(Checkpoint { sequence, metadata })
 }
 
+/// The bytes of one label: a name and a value, with their ends.
+fn whole_label(label: &[u8]) -> Option<&[u8]> {
+    let mut ends = memchr::memchr_iter(END, label);
+    let is_whole = ends.next().is_some() && ends.next()? + 1 == label.len();
+    is_whole.then_some(label)
+}
+
 fn read_entry<'a, 'b>(
     cursor: &mut Cursor<'b>,
     numbered: &mut Vec<&'b [u8]>,
@@ -283,26 +292,35 @@ fn read_entry<'a, 'b>(
         return None;
     }
     let end_of = |count: usize| if count == 0 { 0 } else { last.ends[count - 1] };
-    let rest = last.canonical.split_off(end_of(count_before - tail));
-    last.canonical.truncate(end_of(head));
+    let (canonical, ends) = &mut last.next;
+    canonical.clear();
+    canonical.extend_from_slice(&last.canonical[..end_of(head)]);
+    ends.clear();
+    ends.extend_from_slice(&last.ends[..head]);
     for _ in 0..cursor.varint()? {
         let label = if let Some(number) = cursor.varint()?.checked_sub(1) {
             *numbered.get(usize::try_from(number).ok()?)?
         } else {
-            let label = cursor.sized()?;
+            let label = whole_label(cursor.sized()?)?;
             if numbered.len() < NUMBERED_MAX {
                 numbered.push(label);
             }
             label
         };
-        if CANONICAL_BYTES_MAX < last.canonical.len() + label.len() {
+        if CANONICAL_BYTES_MAX < canonical.len() + label.len() {
             return None;
         }
-        last.canonical.extend_from_slice(label);
+        canonical.extend_from_slice(label);
+        ends.push(canonical.len());
     }
-    last.canonical.extend_from_slice(&rest);
+    let tail_start = end_of(count_before - tail);
+    let shift = canonical.len().wrapping_sub(tail_start);
+    let tail_ends = &last.ends[count_before - tail..];
+    ends.extend(tail_ends.iter().map(|end| end.wrapping_add(shift)));
+    canonical.extend_from_slice(&last.canonical[tail_start..]);
+    std::mem::swap(&mut last.canonical, &mut last.next.0);
+    std::mem::swap(&mut last.ends, &mut last.next.1);
     (last.series, last.newest_ms) = (series, newest_ms);
-    put_ends(&last.canonical, &mut last.ends);
     Some(Entry { series, newest_ms, newest_bits, is_hollow, canonical: &last.canonical })
 }
 
