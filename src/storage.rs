@@ -6,6 +6,7 @@ pub mod append;
 mod compact;
 mod delete;
 mod exemplars;
+mod failure;
 mod fingerprint;
 mod head;
 pub mod index;
@@ -191,7 +192,7 @@ impl Storage {
     /// Syncs what was written, ends the threads and releases the lock of the data directory.
     /// Commits are refused from then on; queries still work.
     pub fn close(&self) {
-        self.store.writer.lock().is_closed = true;
+        self.store.lock_writer().is_closed = true;
         self.store.syncer.stop();
         self.store.background.0.lock().is_stopped = true;
         self.store.background.1.notify_all();

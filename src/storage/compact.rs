@@ -136,7 +136,7 @@ impl Store {
         let inputs = &merge.inputs;
         let losses = self.losses_of(inputs, lost)?;
         let dropped: Vec<u64> = inputs.iter().map(|own| own.entry.id).collect();
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         if !dropped.iter().all(|id| manifest.state().segments.contains_key(id)) {
             return Ok(false);
         }

@@ -144,7 +144,7 @@ impl Store {
         for own in &self.version.load_full().segments {
             known.insert(own.entry.id, hidden_in(&own.segment, 0, range, sets)?);
         }
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer();
         if self.is_poisoned() || writer.is_closed {
             return Err(SealError::Poisoned);
         }
@@ -174,7 +174,7 @@ impl Store {
         mut known: BTreeMap<u64, Option<Hidden>>,
     ) -> Result<(), SealError> {
         let TombstoneEntry { id, range, ref sets, .. } = *tombstone.entry;
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         let mut version = Version::clone(&self.version.load());
         for own in &mut version.segments {
             let hidden = match known.remove(&own.entry.id) {
@@ -223,7 +223,7 @@ impl Store {
 
     /// Forgets tombstones that hide nothing any more.
     fn drop_tombstones(&self) -> Result<(), SealError> {
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         let mut version = Version::clone(&self.version.load());
         // A checkpoint from before a deletion does not know whose newest sample is gone.
         let known = manifest.state().checkpoint.map_or(u64::MAX, |own| own.tombstone);

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::failure::Failure;
 use super::log::file::{self, LogFile};
 use super::log::scan::{Tail, scan};
 use super::manifest::{self, State};
@@ -156,7 +157,7 @@ fn check_log(
     closed_bytes: Option<u64>,
     found: &mut Verification,
 ) -> Result<(), QueryError> {
-    let log = LogFile::open(disk, folder, id)?;
+    let log = LogFile::open(disk, folder, id, &Failure::default())?;
     let bytes = log.map(log.capacity_bytes())?;
     let (_, tail) = scan(&bytes, id, closed_bytes);
     let path = log.path();

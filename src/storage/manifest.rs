@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::failure::Failure;
 use super::fingerprint::HashKey;
 use super::log::format::{Cursor, SEQUENCES_MAX, push_varint, push_zigzag};
 use super::options::OpenError;
@@ -203,11 +204,17 @@ pub struct Manifest {
     edit_count: u64,
     end_bytes: u64,
     allocated_bytes: u64,
+    failure: Failure,
 }
 
 impl Manifest {
     /// Reads the manifest of a data directory or begins one; `key` is for a new one.
-    pub fn open(disk: &Arc<dyn Disk>, folder: &Path, key: HashKey) -> Result<Self, OpenError> {
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        key: HashKey,
+        failure: &Failure,
+    ) -> Result<Self, OpenError> {
         let path = folder.join(FILE_NAME);
         if !disk.exists(&path) {
             disk.replace(&path, &header(key)).map_err(OpenError::io(&path))?;
@@ -231,6 +238,7 @@ impl Manifest {
             edit_count,
             end_bytes: end as u64,
             allocated_bytes: bytes.len() as u64,
+            failure: failure.clone(),
         };
         manifest.settle_tail(&bytes, last).map_err(OpenError::io(&path))?;
         Ok(manifest)
@@ -259,9 +267,25 @@ impl Manifest {
         &self.state
     }
 
+    /// What the store's parts share.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
     /// Makes edits durable, all or none. After an error other than a full disk it is not known
-    /// which, and nothing may be written to the store any more.
+    /// which: the store has failed then, and nothing is written any more, here or elsewhere.
     pub fn edit(&mut self, edits: &[Edit]) -> io::Result<()> {
+        self.failure.check()?;
+        let edited = self.try_edit(edits);
+        if let Err(err) = &edited
+            && !is_full(err)
+        {
+            self.failure.set("manifest could not be written", err);
+        }
+        edited
+    }
+
+    fn try_edit(&mut self, edits: &[Edit]) -> io::Result<()> {
         let mut next = self.state.clone();
         for edit in edits {
             next.apply(edit).map_err(io::Error::other)?;
@@ -503,7 +527,7 @@ mod tests {
     }
 
     fn open(disk: &Arc<dyn Disk>) -> Result<Manifest, OpenError> {
-        Manifest::open(disk, Path::new("/d"), HashKey(3, 4))
+        Manifest::open(disk, Path::new("/d"), HashKey(3, 4), &Failure::default())
     }
 
     fn segment(id: u64) -> Edit {
@@ -546,7 +570,8 @@ mod tests {
             let failed = manifest.edit(&[segment(9)]).is_err();
             drop(manifest);
             sim.crash();
-            let found = Manifest::open(&disk, Path::new("/d"), HashKey(0, 0)).unwrap();
+            let key = HashKey(0, 0);
+            let found = Manifest::open(&disk, Path::new("/d"), key, &Failure::default()).unwrap();
             assert_eq!(found.key(), HashKey(3, 4));
             if !failed {
                 assert!(found.state().segments.contains_key(&9), "seed {seed}");
@@ -555,6 +580,25 @@ mod tests {
             without.segments.remove(&9);
             without.next_id = state.next_id;
             assert_eq!(without, state, "seed {seed}");
+        }
+    }
+
+    /// Of a second edit after one that failed nobody could tell whether it replaced the first, or
+    /// was written to a file that has no name any more.
+    #[test]
+    fn nothing_is_edited_after_an_edit_that_failed() {
+        for operation in 0..2 {
+            let (sim, disk) = disk(operation);
+            let mut manifest = open(&disk).unwrap();
+            manifest.edit(&[Edit::AddLog(1)]).unwrap();
+            sim.fail_once_after(operation);
+            assert!(manifest.edit(&[Edit::AddLog(2)]).is_err());
+            let again = manifest.edit(&[Edit::AddLog(3)]);
+            assert!(again.is_err_and(|err| !is_full(&err)), "operation {operation}");
+            assert!(manifest.failure().is_set());
+            drop(manifest);
+            sim.crash();
+            assert!(!open(&disk).unwrap().state().logs.contains_key(&3));
         }
     }
 

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::delete::Tombstone;
 use super::exemplars::{EXEMPLARS_MAX, Exemplars};
+use super::failure::Failure;
 use super::fingerprint::{HashKey, parse_canonical};
 use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
@@ -75,7 +76,9 @@ pub fn open(
     let path = options.path.clone();
     let folders = Folders::new(&path);
     let lock = prepare_folders(&*disk, &path, &folders)?;
-    let mut manifest = Manifest::open(&disk, &path, HashKey(rng.next_u64(), rng.next_u64()))?;
+    let failure = Failure::default();
+    let key = HashKey(rng.next_u64(), rng.next_u64());
+    let mut manifest = Manifest::open(&disk, &path, key, &failure)?;
     remove_garbage(&*disk, &folders, manifest.state());
     let mut recovered = Recovered::new(manifest.key());
     recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
@@ -95,7 +98,10 @@ pub fn open(
     };
     let least_bytes = FILE_HEADER_BYTES as u64;
     let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
-    let create = || LogFile::create(&disk, &folders.logs, header, capacity_bytes, least_bytes);
+    let create = || {
+        let logs = &folders.logs;
+        LogFile::create(&disk, logs, header, capacity_bytes, least_bytes, &failure)
+    };
     let active = reserve::or_give_way(&*disk, &path, create);
     let active = active.map_err(OpenError::io(&folders.logs))?;
     let active = Arc::new(active);
@@ -108,7 +114,7 @@ pub fn open(
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
         version: ArcSwap::from_pointee(Version { segments, logs, tombstones, losses }),
-        syncer: Syncer::new(options.wal_sync, sequence),
+        syncer: Syncer::new(options.wal_sync, sequence, &failure),
         retention: ArcSwap::from_pointee(options.retention.clone()),
         writer: Mutex::new(Writer::new(active, sequence, recovered.newest, head_max_ms)),
         registry: RwLock::new(registry),
@@ -121,7 +127,7 @@ pub fn open(
         manifest: Mutex::new(manifest),
         compaction: Mutex::default(),
         maintenance: Mutex::default(),
-        is_poisoned: AtomicBool::new(false),
+        failure,
         limits: ArcSwap::from_pointee(options.limits.clone()),
         limit_told: Mutex::default(),
         reserve_bytes: AtomicU64::new(0),
@@ -302,7 +308,7 @@ impl Recovered {
             if !disk.exists(&path) {
                 return Err(OpenError::Missing(path));
             }
-            let log = LogFile::open(disk, &folders.logs, *id)?;
+            let log = LogFile::open(disk, &folders.logs, *id, manifest.failure())?;
             self.delete_before(log.header().first_sequence);
             let (end_bytes, tail) = self.read_log(&log, *closed_bytes)?;
             if let Tail::Corrupt { offset_bytes, reason } = tail {

@@ -59,7 +59,7 @@ impl Store {
         choose: impl FnOnce(&Version) -> Vec<Arc<OpenSegment>>,
     ) -> Result<bool, SealError> {
         // Merging exchanges segments with the manifest locked.
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         let mut version = Version::clone(&self.version.load());
         let dropped = choose(&version);
         if dropped.is_empty() {

@@ -49,7 +49,7 @@ struct RegistryState {
 impl Store {
     /// Closes the open log file when it has something.
     pub fn close_log(&self) -> Result<(), SealError> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer();
         if self.is_poisoned() || writer.is_closed {
             return Err(SealError::Poisoned);
         }
@@ -120,7 +120,7 @@ impl Store {
             let mut edits = vec![Edit::DropLog(log.id()), Edit::Checkpoint(checkpoint)];
             edits.extend(segment.as_ref().map(|_| Edit::AddSegment(entry)));
             edits.extend(state.head_max_ms.map(Edit::NewestTime));
-            let mut manifest = self.manifest.lock();
+            let mut manifest = self.lock_manifest();
             let mut version = Version::clone(&self.version.load());
             // Something may have been deleted meanwhile.
             let segment =
@@ -233,7 +233,7 @@ impl Store {
     /// What the next checkpoint says. All commits that it covers are on disk.
     fn registry_state(&self) -> Result<RegistryState, SealError> {
         let (active, state) = {
-            let writer = self.writer.lock();
+            let writer = self.lock_writer();
             let (newest_ms, newest_bits) = writer.newest.parts();
             let state = RegistryState {
                 sequence: writer.sequence,
@@ -252,10 +252,7 @@ impl Store {
             };
             (Arc::clone(&writer.active), state)
         };
-        active.sync().map_err(|err| {
-            self.poison("sync of the log file failed", &err);
-            SealError::Io(err)
-        })?;
+        active.sync().map_err(SealError::Io)?;
         Ok(state)
     }
 
@@ -288,7 +285,7 @@ impl Store {
 
     /// Forgets series that had no samples for long.
     fn forget_dead_series(&self) {
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer();
         let Some(head_max_ms) = writer.head_max_ms else { return };
         let least_ms = head_max_ms.saturating_sub(FORGET_AFTER_MS);
         let version = self.version.load();

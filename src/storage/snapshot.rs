@@ -60,7 +60,7 @@ impl Store {
         }
         // Together: what the one names, the other has open.
         let (version, state) = {
-            let manifest = self.manifest.lock();
+            let manifest = self.lock_manifest();
             (self.version.load_full(), manifest.state().clone())
         };
         let mut edits = Vec::new();

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, RwLock};
-use tracing::error;
 
-use super::append::SyncError;
 use super::exemplars::Exemplars;
+use super::failure::{Failure, Watched};
 use super::fingerprint::HashKey;
 use super::head::commit::Writer;
 use super::log::file::LogFile;
@@ -87,7 +86,8 @@ pub struct Store {
     pub(super) syncer: Syncer,
     pub(super) retention: ArcSwap<Retention>,
     pub(super) next_id: AtomicU64,
-    pub(super) is_poisoned: AtomicBool,
+    /// Whether a write or sync failed; log files, manifest and syncer have the same cell.
+    pub(super) failure: Failure,
     pub(super) limits: ArcSwap<Limits>,
     /// When it was last told that a limit was met.
     pub(super) limit_told: Mutex<Option<Duration>>,
@@ -119,14 +119,22 @@ pub struct Background {
 impl Store {
     /// Whether a write or sync failed.
     pub fn is_poisoned(&self) -> bool {
-        self.is_poisoned.load(Ordering::Acquire)
+        self.failure.is_set()
     }
 
     /// From now on nothing is written.
     pub fn poison(&self, what: &'static str, err: &io::Error) {
-        if !self.is_poisoned.swap(true, Ordering::AcqRel) {
-            error!(error = %err, what, "The store takes no more samples until it is restarted.");
-        }
+        self.failure.set(what, err);
+    }
+
+    /// Locks what commits change. A panic meanwhile is a failure.
+    pub fn lock_writer(&self) -> Watched<'_, Writer> {
+        self.failure.lock(&self.writer)
+    }
+
+    /// Locks the manifest, and with it the version. A panic meanwhile is a failure.
+    pub fn lock_manifest(&self) -> Watched<'_, Manifest> {
+        self.failure.lock(&self.manifest)
     }
 
     /// How far behind out-of-order data is taken.
@@ -147,11 +155,8 @@ impl Store {
     /// Closes the open log file and begins another with room for `frame_bytes`.
     pub fn rotate(&self, writer: &mut Writer, frame_bytes: u64) -> io::Result<()> {
         let old = Arc::clone(&writer.active);
-        self.sync_file(&old).map_err(|err| {
-            // Whatever the kind: a sync that failed must not be tried again.
-            self.poison("sync of the log file failed", &err);
-            io::Error::other(err)
-        })?;
+        // Whatever the kind: a sync that failed must not be tried again.
+        self.sync_file(&old).map_err(io::Error::other)?;
         let capacity_bytes = self.capacity_bytes(frame_bytes)?;
         let header = FileHeader {
             file_id: self.new_id(),
@@ -160,14 +165,21 @@ impl Store {
         };
         let least_bytes = frame_bytes + FILE_HEADER_BYTES as u64;
         let logs = &self.folders.logs;
-        let new = LogFile::create(&self.disk, logs, header, capacity_bytes, least_bytes)?;
+        let new = LogFile::create(
+            &self.disk,
+            logs,
+            header,
+            capacity_bytes,
+            least_bytes,
+            &self.failure,
+        )?;
         let new = Arc::new(new);
         let end = if old.is_empty() {
             Edit::DropLog(old.id())
         } else {
             Edit::CloseLog(old.id(), writer.end_bytes)
         };
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         if let Err(err) = manifest.edit(&[end, Edit::AddLog(new.id())]) {
             // After a full disk the edit did not happen; otherwise nobody knows, and all stops.
             if is_full(&err) {
@@ -205,11 +217,9 @@ impl Store {
     pub fn sync_once(&self) {
         let Some(sequence) = self.syncer.begin() else { return };
         let active = self.active.load_full();
-        let result = self.sync_file(&active).map_err(|err| {
-            self.poison("sync of the log file failed", &err);
-            SyncError
-        });
-        self.syncer.end(sequence, result);
+        if self.sync_file(&active).is_ok() {
+            self.syncer.end(sequence);
+        }
     }
 
     fn sync_file(&self, file: &LogFile) -> io::Result<()> {

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::append::{SyncError, Ticket};
+use super::failure::Failure;
 use super::options::WalSync;
 
 /// The store's commits as seen from the disk.
 pub struct Syncer {
     policy: WalSync,
     shared: Arc<Shared>,
+    failure: Failure,
     on_wanted: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -33,21 +35,32 @@ struct State {
     tickets: Vec<(u64, Ticket)>,
     /// Whether somebody waits.
     is_wanted: bool,
-    has_failed: bool,
     is_stopped: bool,
 }
 
+impl Shared {
+    /// Nothing that is not yet durable ever will be.
+    fn fail(&self) {
+        let tickets = std::mem::take(&mut self.state.lock().tickets);
+        for (_, ticket) in tickets {
+            ticket.settle(Err(SyncError));
+        }
+    }
+}
+
 impl Syncer {
-    /// For a store whose commits up to `sequence` are on disk.
-    pub fn new(policy: WalSync, sequence: u64) -> Self {
+    /// For a store whose commits up to `sequence` are on disk. It is told when the store fails.
+    pub fn new(policy: WalSync, sequence: u64, failure: &Failure) -> Self {
         let shared = Arc::new(Shared::default());
+        let failing = Arc::clone(&shared);
+        failure.on_set(move || failing.fail());
         *shared.state.lock() = State { written: sequence, durable: sequence, ..State::default() };
         let woken = Arc::clone(&shared);
         let on_wanted = Arc::new(move || {
             woken.state.lock().is_wanted = true;
             woken.wake.notify_all();
         });
-        Self { policy, shared, on_wanted }
+        Self { policy, shared, failure: failure.clone(), on_wanted }
     }
 
     /// The policy.
@@ -64,7 +77,8 @@ impl Syncer {
     /// The ticket of the last commit that was written.
     pub fn newest(&self) -> Ticket {
         let mut state = self.shared.state.lock();
-        if state.has_failed {
+        // Asked with the tickets locked: whatever is added is there before all of them fail.
+        if self.failure.is_set() {
             return Ticket::settled(Err(SyncError));
         }
         if state.durable >= state.written || self.policy != WalSync::Batch {
@@ -85,27 +99,23 @@ impl Syncer {
     pub fn begin(&self) -> Option<u64> {
         let mut state = self.shared.state.lock();
         state.is_wanted = false;
-        (state.written > state.durable && !state.has_failed).then_some(state.written)
+        (state.written > state.durable && !self.failure.is_set()).then_some(state.written)
     }
 
-    /// A sync that covers the commits up to `sequence` has ended.
-    pub fn end(&self, sequence: u64, result: Result<(), SyncError>) {
+    /// A sync that covers the commits up to `sequence` has ended well.
+    pub fn end(&self, sequence: u64) {
         let mut state = self.shared.state.lock();
-        let covered = match result {
-            Ok(()) => {
-                state.durable = state.durable.max(sequence);
-                let durable = state.durable;
-                state.tickets.partition_point(|(written, _)| *written <= durable)
-            }
-            Err(SyncError) => {
-                state.has_failed = true;
-                state.tickets.len()
-            }
-        };
+        if self.failure.is_set() {
+            // Whoever set it fails all tickets, or has.
+            return;
+        }
+        state.durable = state.durable.max(sequence);
+        let durable = state.durable;
+        let covered = state.tickets.partition_point(|(written, _)| *written <= durable);
         let settled: Vec<_> = state.tickets.drain(..covered).collect();
         drop(state);
         for (_, ticket) in settled {
-            ticket.settle(result.clone());
+            ticket.settle(Ok(()));
         }
     }
 
@@ -131,16 +141,18 @@ mod tests {
 
     #[test]
     fn a_sync_covers_what_was_written_before_it_began() {
-        let syncer = Syncer::new(WalSync::Batch, 5);
+        let failure = Failure::default();
+        let syncer = Syncer::new(WalSync::Batch, 5, &failure);
         assert!(syncer.newest().wait().is_ok());
         let first = syncer.written(6);
         let again = syncer.newest();
         assert_eq!(syncer.begin(), Some(6));
         let second = syncer.written(7);
-        syncer.end(6, Ok(()));
+        syncer.end(6);
         assert!(first.wait().is_ok() && again.wait().is_ok());
         assert_eq!(syncer.begin(), Some(7));
-        syncer.end(7, Err(SyncError));
+        failure.set("test", &std::io::Error::other("test"));
+        syncer.end(7);
         assert!(second.wait().is_err());
         assert!(syncer.newest().wait().is_err());
         assert_eq!(syncer.begin(), None);
@@ -148,7 +160,7 @@ mod tests {
 
     #[test]
     fn other_policies_settle_at_once() {
-        let syncer = Syncer::new(WalSync::Interval, 0);
+        let syncer = Syncer::new(WalSync::Interval, 0, &Failure::default());
         assert!(syncer.written(1).wait().is_ok());
         assert_eq!(syncer.begin(), Some(1));
     }

@@ -6,6 +6,7 @@ mod concurrency;
 mod crash;
 mod deleting;
 mod exemplars;
+mod failures;
 mod faults;
 mod fuzz;
 mod histograms;

@@ -300,7 +300,7 @@ impl Store {
         on_reject: OnReject,
     ) -> Result<(Appended, Ticket), AppendError> {
         let max_ms = self.clock.now_ms().saturating_add(self.options.future_ms_max);
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer();
         let writer = &mut *writer;
         if writer.is_closed || self.is_poisoned() {
             return Err(AppendError::Poisoned);

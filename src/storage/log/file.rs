@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::directory::Directory;
 use super::format::{FILE_HEADER_BYTES, FileHeader};
 use crate::base::disk::{Disk, DiskFile, Map};
+use crate::storage::failure::Failure;
 use crate::storage::select::QueryError;
 
 /// What is written again at once.
@@ -38,6 +39,9 @@ pub struct LogFile {
     directory: RwLock<Directory>,
     /// Whether somebody cut it while it was open.
     is_torn: AtomicBool,
+    failure: Failure,
+    /// Held while it is synced: of two at one moment the system tells only one of an error.
+    syncing: Mutex<()>,
 }
 
 /// The name of a log file within its folder.
@@ -54,13 +58,19 @@ impl LogFile {
         header: FileHeader,
         capacity_bytes: u64,
         least_bytes: u64,
+        failure: &Failure,
     ) -> io::Result<Self> {
         assert!(u32::try_from(capacity_bytes).is_ok(), "offsets fit in four bytes");
         assert!(least_bytes <= capacity_bytes, "room for what it is made for");
         let path = folder.join(file_name(header.file_id));
         let usual_bytes = (capacity_bytes / 1024).clamp(FIRST_BYTES_MIN, FIRST_BYTES_MAX);
         let first_bytes = usual_bytes.max(least_bytes).min(capacity_bytes);
-        let made = Self::write_new(disk, folder, &path, header, capacity_bytes, first_bytes);
+        let written = Self::write_new(disk, folder, &path, header, first_bytes);
+        let made = written.map(|(file, map)| {
+            let own = Self::new(disk, &path, file, header, capacity_bytes, map, failure);
+            own.allocated_bytes.store(first_bytes, Ordering::Release);
+            own
+        });
         if made.is_err() {
             // What cannot be removed is garbage that the next start removes.
             let _ = disk.remove_file(&path);
@@ -73,18 +83,15 @@ impl LogFile {
         folder: &Path,
         path: &Path,
         header: FileHeader,
-        capacity_bytes: u64,
         first_bytes: u64,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Box<dyn DiskFile>, Map)> {
         let file = disk.create(path)?;
         file.allocate(first_bytes)?;
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
         disk.sync_dir(folder)?;
         let map = disk.map(path, first_bytes)?;
-        let made = Self::new(disk, path, file, header, capacity_bytes, map);
-        made.allocated_bytes.store(first_bytes, Ordering::Release);
-        Ok(made)
+        Ok((file, map))
     }
 
     fn new(
@@ -94,6 +101,7 @@ impl LogFile {
         header: FileHeader,
         capacity_bytes: u64,
         map: Map,
+        failure: &Failure,
     ) -> Self {
         let seen_bytes = if map.is_live() { map.len() as u64 } else { FILE_HEADER_BYTES as u64 };
         Self {
@@ -108,11 +116,18 @@ impl LogFile {
             map: Mutex::new((map, seen_bytes)),
             directory: RwLock::default(),
             is_torn: AtomicBool::new(false),
+            failure: failure.clone(),
+            syncing: Mutex::default(),
         }
     }
 
     /// Opens a file of an earlier run, to be scanned.
-    pub fn open(disk: &Arc<dyn Disk>, folder: &Path, id: u64) -> Result<Self, QueryError> {
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        id: u64,
+        failure: &Failure,
+    ) -> Result<Self, QueryError> {
         let path = folder.join(file_name(id));
         let corrupt = |reason| QueryError::Corrupt { path: path.clone(), offset_bytes: 0, reason };
         let file = disk.open(&path)?;
@@ -125,7 +140,7 @@ impl LogFile {
         if header.file_id != id {
             return Err(corrupt("file has the header of another one"));
         }
-        Ok(Self::new(disk, &path, file, header, capacity_bytes, map))
+        Ok(Self::new(disk, &path, file, header, capacity_bytes, map, failure))
     }
 
     /// Its header.
@@ -197,13 +212,20 @@ impl LogFile {
     /// Writes at a position beyond what is published.
     pub fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         debug_assert!(offset_bytes >= self.published_bytes());
-        self.file.write_at(bytes, offset_bytes)
+        self.failure.check()?;
+        self.file
+            .write_at(bytes, offset_bytes)
+            .inspect_err(|err| self.failure.set("write to the log file failed", err))
     }
 
-    /// Waits until what was published is on the device.
+    /// Waits until what was published is on the device. Once it failed, it always does.
     pub fn sync(&self) -> io::Result<()> {
+        let _syncing = self.syncing.lock();
         let published_bytes = self.published_bytes();
-        self.file.sync()?;
+        self.failure.check()?;
+        self.file
+            .sync()
+            .inspect_err(|err| self.failure.set("sync of the log file failed", err))?;
         self.durable_bytes.fetch_max(published_bytes, Ordering::AcqRel);
         Ok(())
     }
