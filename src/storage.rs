@@ -33,6 +33,8 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -95,7 +97,8 @@ impl Storage {
         let spawn = |name: &str, run: fn(&Store)| {
             let store = Arc::clone(&self.store);
             let builder = std::thread::Builder::new().name(name.to_owned());
-            builder.spawn(move || run(&store)).expect("the system has room for three threads")
+            let run = move || run_or_stop(&store, run, || std::process::abort());
+            builder.spawn(run).expect("the system has room for three threads")
         };
         let mut threads = self.threads.lock();
         if self.store.syncer.policy() != WalSync::Never {
@@ -208,6 +211,16 @@ impl Storage {
     /// Whether a write or sync failed, after which nothing is taken in any more.
     pub fn is_poisoned(&self) -> bool {
         self.store.is_poisoned()
+    }
+}
+
+/// Runs one of the store's threads. Without any of them writers wait for ever or files are never
+/// removed, and a restart mends what a panic left half done: so a panic ends the process.
+fn run_or_stop(store: &Store, run: fn(&Store), stop: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(|| run(store))).is_err() {
+        let err = io::Error::other("its message was printed before this");
+        store.poison("a thread of the store has panicked", &err);
+        stop();
     }
 }
 

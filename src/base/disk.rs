@@ -11,7 +11,7 @@ mod sim;
 
 use std::io;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use os::OsDisk;
@@ -35,8 +35,8 @@ pub trait Disk: Send + Sync + 'static {
     fn map(&self, path: &Path, len: u64) -> io::Result<Map>;
     /// Length in bytes.
     fn len(&self, path: &Path) -> io::Result<u64>;
-    /// Whether a file or folder of this name exists.
-    fn exists(&self, path: &Path) -> bool;
+    /// Whether a file or folder of this name exists; an error when nobody can tell.
+    fn try_exists(&self, path: &Path) -> io::Result<bool>;
     /// Atomically gives a file a new name, replacing what bore it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -53,16 +53,34 @@ pub trait Disk: Send + Sync + 'static {
     /// process ends. `WouldBlock` when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 
+    /// Whether a file or folder of this name can be seen to exist. Not for decisions that lose
+    /// data when a failing device gives the answer.
+    fn exists(&self, path: &Path) -> bool {
+        self.try_exists(path).unwrap_or(false)
+    }
+
     /// Replaces a small file as a whole: afterwards it has the old content or the new, durably.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-        let temporary = folder.join(format!("{name}.tmp"));
-        let file = self.create(&temporary)?;
-        file.write_at(content, 0)?;
-        file.sync()?;
+        let temporary = self.write_beside(path, content)?;
         self.rename(&temporary, path)?;
-        self.sync_dir(folder)
+        self.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    /// The first half of [`Disk::replace`]: the new content under another name, which is told. On
+    /// failure nothing of it is left, as far as the disk permits, and `path` is as it was.
+    fn write_beside(&self, path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        let temporary = path.with_file_name(format!("{name}.tmp"));
+        let write = || {
+            let file = self.create(&temporary)?;
+            file.write_at(content, 0)?;
+            file.sync()
+        };
+        if let Err(err) = write() {
+            let _ = self.remove_file(&temporary);
+            return Err(err);
+        }
+        Ok(temporary)
     }
 }
 
@@ -92,6 +110,8 @@ pub struct Map(Bytes);
 enum Bytes {
     Os(Arc<fault::Guarded>),
     Heap(Arc<[u8]>),
+    /// A copy of which the bytes from a position on could not be read.
+    Torn(Arc<[u8]>, u64),
 }
 
 impl Map {
@@ -101,12 +121,26 @@ impl Map {
         matches!(self.0, Bytes::Os(_))
     }
 
-    /// Whether somebody cut the file and missing bytes were read as zeros. To be asked after
-    /// reading and before trusting what was read.
+    /// Whether bytes that could not be read were taken for zeros: the device failed, or somebody
+    /// cut the file. To be asked after reading and before trusting what was read.
     pub fn is_torn(&self) -> bool {
+        self.torn_at().is_some()
+    }
+
+    /// From which position on bytes could not be read.
+    pub fn torn_at(&self) -> Option<u64> {
         match &self.0 {
-            Bytes::Os(map) => map.is_torn(),
-            Bytes::Heap(_) => false,
+            Bytes::Os(map) => map.torn_at(),
+            Bytes::Heap(_) => None,
+            Bytes::Torn(_, at) => Some(*at),
+        }
+    }
+
+    /// An error when bytes could not be read.
+    pub fn check_read(&self) -> io::Result<()> {
+        match self.torn_at() {
+            Some(at) => Err(io::Error::other(format!("bytes from {at} on cannot be read"))),
+            None => Ok(()),
         }
     }
 }
@@ -117,7 +151,7 @@ impl Deref for Map {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Os(map) => map,
-            Bytes::Heap(bytes) => bytes,
+            Bytes::Heap(bytes) | Bytes::Torn(bytes, _) => bytes,
         }
     }
 }

@@ -132,7 +132,7 @@ impl Store {
         if !self.version.load().losses.iter().any(is_over) {
             return Ok(());
         }
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.lock_manifest();
         let mut version = Version::clone(&self.version.load());
         let over = version.losses.extract_if(.., |own| is_over(own));
         let none =

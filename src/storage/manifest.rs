@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::failure::Failure;
 use super::fingerprint::HashKey;
 use super::log::format::{Cursor, SEQUENCES_MAX, push_varint, push_zigzag};
@@ -204,21 +206,15 @@ pub struct Manifest {
     edit_count: u64,
     end_bytes: u64,
     allocated_bytes: u64,
+    /// It is written anew when it is longer than this.
+    rewrite_bytes: u64,
     failure: Failure,
 }
 
 impl Manifest {
-    /// Reads the manifest of a data directory or begins one; `key` is for a new one.
-    pub fn open(
-        disk: &Arc<dyn Disk>,
-        folder: &Path,
-        key: HashKey,
-        failure: &Failure,
-    ) -> Result<Self, OpenError> {
+    /// Reads the manifest of a data directory.
+    pub fn open(disk: &Arc<dyn Disk>, folder: &Path, failure: &Failure) -> Result<Self, OpenError> {
         let path = folder.join(FILE_NAME);
-        if !disk.exists(&path) {
-            disk.replace(&path, &header(key)).map_err(OpenError::io(&path))?;
-        }
         let bytes = disk.read(&path).map_err(OpenError::io(&path))?;
         let corrupt = |offset_bytes: u64, reason| OpenError::Corrupt {
             path: path.clone(),
@@ -238,6 +234,7 @@ impl Manifest {
             edit_count,
             end_bytes: end as u64,
             allocated_bytes: bytes.len() as u64,
+            rewrite_bytes: REWRITE_BYTES,
             failure: failure.clone(),
         };
         manifest.settle_tail(&bytes, last).map_err(OpenError::io(&path))?;
@@ -293,17 +290,22 @@ impl Manifest {
         let frame = encode(self.edit_count, edits);
         let end_bytes = self.end_bytes + frame.len() as u64;
         if end_bytes > self.allocated_bytes {
-            let allocated_bytes = end_bytes + STEP_BYTES;
-            self.file.allocate(allocated_bytes)?;
-            self.allocated_bytes = allocated_bytes;
+            let wanted_bytes = end_bytes + STEP_BYTES;
+            self.allocated_bytes = match self.file.allocate(wanted_bytes) {
+                Err(err) if is_full(&err) => {
+                    self.file.allocate(end_bytes)?;
+                    end_bytes
+                }
+                allocated => allocated.map(|()| wanted_bytes)?,
+            };
         }
         self.file.write_at(&frame, self.end_bytes).map_err(not_full)?;
         self.file.sync().map_err(not_full)?;
         self.state = next;
         self.edit_count += 1;
         self.end_bytes = end_bytes;
-        if end_bytes > REWRITE_BYTES {
-            // The edit is durable already; a failure here must stop the store, not undo the edit.
+        if end_bytes > self.rewrite_bytes {
+            // The edit is durable already; a failure here may stop the store, not undo the edit.
             self.rewrite().map_err(not_full)?;
         }
         Ok(())
@@ -314,7 +316,18 @@ impl Manifest {
         if 2 * bytes.len() as u64 > self.end_bytes {
             return Ok(());
         }
-        self.disk.replace(&self.path, &bytes).map_err(not_full)?;
+        // Until it is renamed nothing has changed, and the long one will do for a while.
+        let new = match self.disk.write_beside(&self.path, &bytes) {
+            Ok(new) => new,
+            Err(err) => {
+                warn!(error = %err, "The manifest is not shortened; it will be tried again.");
+                self.rewrite_bytes = self.end_bytes + STEP_BYTES;
+                return Ok(());
+            }
+        };
+        self.disk.rename(&new, &self.path)?;
+        self.disk.sync_dir(self.path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        self.rewrite_bytes = REWRITE_BYTES;
         self.file = self.disk.open(&self.path)?;
         self.end_bytes = bytes.len() as u64;
         self.allocated_bytes = self.end_bytes;
@@ -438,7 +451,10 @@ fn read_edit(cursor: &mut Cursor<'_>) -> Option<Edit> {
     match tag {
         7 => return Some(Edit::NewestTime(cursor.zigzag()?)),
         8 => {
-            let entry = TombstoneEntry::read(cursor).filter(|own| own.id < SEQUENCES_MAX)?;
+            let entry = TombstoneEntry::read(cursor)?;
+            if SEQUENCES_MAX <= entry.id.max(entry.sequence) {
+                return None;
+            }
             return Some(Edit::AddTombstone(Arc::new(entry)));
         }
         10 => {
@@ -523,11 +539,12 @@ mod tests {
     fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
         let disk = SimDisk::new(seed);
         disk.create_dir_all(Path::new("/d")).unwrap();
+        write_new(&disk, Path::new("/d"), HashKey(3, 4), &State::default()).unwrap();
         (disk.clone(), Arc::new(disk))
     }
 
     fn open(disk: &Arc<dyn Disk>) -> Result<Manifest, OpenError> {
-        Manifest::open(disk, Path::new("/d"), HashKey(3, 4), &Failure::default())
+        Manifest::open(disk, Path::new("/d"), &Failure::default())
     }
 
     fn segment(id: u64) -> Edit {
@@ -570,8 +587,7 @@ mod tests {
             let failed = manifest.edit(&[segment(9)]).is_err();
             drop(manifest);
             sim.crash();
-            let key = HashKey(0, 0);
-            let found = Manifest::open(&disk, Path::new("/d"), key, &Failure::default()).unwrap();
+            let found = open(&disk).unwrap();
             assert_eq!(found.key(), HashKey(3, 4));
             if !failed {
                 assert!(found.state().segments.contains_key(&9), "seed {seed}");
@@ -624,23 +640,37 @@ mod tests {
 
     #[test]
     fn an_edit_is_durable_although_the_manifest_cannot_be_written_anew() {
-        let (sim, disk) = disk(1);
-        let mut manifest = open(&disk).unwrap();
-        let mut id = 1;
-        while manifest.end_bytes + 100 < REWRITE_BYTES {
-            manifest.edit(&[segment(id), Edit::DropSegment(id)]).unwrap();
-            id += 1;
+        // The edit itself is a write and a sync; what comes after is the new file: it is made,
+        // written, synced and renamed, and its folder is synced.
+        for operation in 2..7 {
+            let (sim, disk) = disk(operation);
+            let mut manifest = open(&disk).unwrap();
+            let mut id = 1;
+            while manifest.end_bytes + 4_000 < REWRITE_BYTES {
+                let edits = (id..id + 1_000).flat_map(|id| [segment(id), Edit::DropSegment(id)]);
+                manifest.edit(&edits.take(200).collect::<Vec<_>>()).unwrap();
+                id += 1_000;
+            }
+            manifest.allocated_bytes = manifest.end_bytes + 10_000;
+            sim.fail_once_after(operation);
+            let edits: Vec<_> = (1..400).map(|own| segment(1_000_000 + own)).collect();
+            let edited = manifest.edit(&edits);
+            if operation < 5 {
+                // Nothing has changed: it goes on, and nothing is left of the new file.
+                edited.unwrap();
+                assert_eq!(disk.list(Path::new("/d")).unwrap(), [FILE_NAME]);
+                manifest.edit(&[segment(7)]).unwrap();
+                assert!(REWRITE_BYTES < manifest.end_bytes, "not at once again");
+            } else {
+                assert!(!is_full(&edited.unwrap_err()), "nobody tries again");
+                assert!(manifest.edit(&[segment(7)]).is_err());
+            }
+            drop(manifest);
+            sim.crash();
+            let found = open(&disk).unwrap();
+            let expected = if operation < 5 { 400 } else { 399 };
+            assert_eq!(found.state().segments.len(), expected, "operation {operation}");
         }
-        // The edit itself is a write and a sync; what comes after is the new file.
-        manifest.allocated_bytes = manifest.end_bytes + 1_000;
-        sim.fail_after(Some(2));
-        let edits: Vec<_> = (1..40).map(|own| segment(1_000_000 + own)).collect();
-        let failed = manifest.edit(&edits).unwrap_err();
-        assert!(!is_full(&failed), "nobody tries again");
-        drop(manifest);
-        sim.crash();
-        let found = open(&disk).unwrap();
-        assert_eq!(found.state().segments.len(), 39);
     }
 
     #[test]

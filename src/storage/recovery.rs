@@ -64,6 +64,16 @@ struct Recovered {
     deletions: VecDeque<Arc<TombstoneEntry>>,
 }
 
+/// What is known of the log files.
+struct Logs {
+    /// Those with commits, oldest first.
+    files: Vec<Arc<LogFile>>,
+    /// How the manifest must change.
+    edits: Vec<Edit>,
+    /// Those without damage, and where they end.
+    whole: Vec<(Arc<LogFile>, u64)>,
+}
+
 /// Opens the store.
 pub fn open(
     disk: Arc<dyn Disk>,
@@ -75,20 +85,19 @@ pub fn open(
     let started = clock.monotonic();
     let path = options.path.clone();
     let folders = Folders::new(&path);
-    let lock = prepare_folders(&*disk, &path, &folders)?;
-    let failure = Failure::default();
     let key = HashKey(rng.next_u64(), rng.next_u64());
-    let mut manifest = Manifest::open(&disk, &path, key, &failure)?;
+    let lock = prepare_folders(&*disk, &path, &folders, key)?;
+    let failure = Failure::default();
+    let mut manifest = Manifest::open(&disk, &path, &failure)?;
     remove_garbage(&*disk, &folders, manifest.state());
     let mut recovered = Recovered::new(manifest.key());
     recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
+    recovered.pass_deletions(manifest.state());
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
-    let (mut logs, log_edits) = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
+    let read = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
+    let mut logs = read.files;
     let registry = recovered.end(&logs);
-    let index = registry.index();
-    let tombstones = manifest.state().tombstones.values();
-    let tombstones = tombstones.map(|own| Arc::new(Tombstone::new(Arc::clone(own), index)));
-    let tombstones = tombstones.collect();
+    let tombstones = tombstones_of(manifest.state(), &registry);
     let losses = manifest.state().losses.values().cloned().collect();
     let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let header = FileHeader {
@@ -96,18 +105,15 @@ pub fn open(
         base_ms: clock.now_ms(),
         first_sequence: recovered.sequence + 1,
     };
-    let least_bytes = FILE_HEADER_BYTES as u64;
-    let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
-    let create = || {
-        let logs = &folders.logs;
-        LogFile::create(&disk, logs, header, capacity_bytes, least_bytes, &failure)
-    };
-    let active = reserve::or_give_way(&*disk, &path, create);
-    let active = active.map_err(OpenError::io(&folders.logs))?;
-    let active = Arc::new(active);
-    edits.extend(log_edits);
+    let active = Arc::new(begin_log(&disk, &options, header, &failure)?);
+    edits.extend(read.edits);
     edits.push(Edit::AddLog(active.id()));
-    manifest.edit(&edits).map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
+    reserve::or_give_way(&*disk, &path, || manifest.edit(&edits))
+        .map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
+    // Not before it is durable where they end.
+    for (log, end_bytes) in &read.whole {
+        log.cut(*end_bytes);
+    }
     logs.push(Arc::clone(&active));
     remove_garbage(&*disk, &folders, manifest.state());
     let (series, sequence) = (registry.len(), recovered.sequence);
@@ -147,13 +153,36 @@ pub fn open(
     Ok(store)
 }
 
-/// Takes the lock, makes the folders, and refuses data without a manifest.
+/// Deletions, with the series of the head that they are about.
+fn tombstones_of(state: &State, registry: &Registry) -> Vec<Arc<Tombstone>> {
+    let tombstone =
+        |own: &Arc<TombstoneEntry>| Arc::new(Tombstone::new(Arc::clone(own), registry.index()));
+    state.tombstones.values().map(tombstone).collect()
+}
+
+/// The log file for what comes now.
+fn begin_log(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    header: FileHeader,
+    failure: &Failure,
+) -> Result<LogFile, OpenError> {
+    let folder = Folders::new(&options.path).logs;
+    let least_bytes = FILE_HEADER_BYTES as u64;
+    let capacity_bytes = options.log_file_bytes_max.clamp(least_bytes, u64::from(u32::MAX));
+    let create = || LogFile::create(disk, &folder, header, capacity_bytes, least_bytes, failure);
+    reserve::or_give_way(&**disk, &options.path, create).map_err(OpenError::io(&folder))
+}
+
+/// Takes the lock, makes the folders, refuses data without a manifest, and begins one where there
+/// is nothing yet: not where nobody can tell.
 fn prepare_folders(
     disk: &dyn Disk,
     path: &Path,
     folders: &Folders,
+    key: HashKey,
 ) -> Result<Box<dyn Send + Sync>, OpenError> {
-    disk.create_dir_all(path).map_err(OpenError::io(path))?;
+    create_folder(disk, path).map_err(OpenError::io(path))?;
     let lock = disk.lock(&path.join(LOCK_FILE)).map_err(|err| match err.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked(path.to_owned()),
         _ => OpenError::io(path.join(LOCK_FILE))(err),
@@ -163,15 +192,32 @@ fn prepare_folders(
     }
     disk.sync_dir(path).map_err(OpenError::io(path))?;
     let manifest = path.join(manifest::FILE_NAME);
-    if !disk.exists(&manifest) {
+    if !disk.try_exists(&manifest).map_err(OpenError::io(&manifest))? {
         for folder in [&folders.logs, &folders.segments] {
             let names = disk.list(folder).map_err(OpenError::io(folder))?;
             if !names.is_empty() {
                 return Err(OpenError::Missing(manifest));
             }
         }
+        manifest::write_new(disk, path, key, &State::default())
+            .map_err(OpenError::io(&manifest))?;
     }
     Ok(lock)
+}
+
+/// Makes a folder and its parents, durably.
+fn create_folder(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut changed = Vec::new();
+    for folder in path.ancestors().filter(|own| !own.as_os_str().is_empty()) {
+        if disk.try_exists(folder)? {
+            break;
+        }
+        changed.extend(folder.parent());
+    }
+    disk.create_dir_all(path)?;
+    let here = Path::new(".");
+    let changed = changed.iter().map(|own| if own.as_os_str().is_empty() { here } else { *own });
+    changed.rev().try_for_each(|folder| disk.sync_dir(folder))
 }
 
 /// Removes files that the manifest does not name: leftovers of what never came to be or is over.
@@ -205,7 +251,7 @@ fn open_segments(
     for entry in state.segments.values() {
         let name = segment_file_name(entry.id);
         let path = folders.segments.join(&name);
-        if !disk.exists(&path) {
+        if !disk.try_exists(&path).map_err(OpenError::io(&path))? {
             return Err(OpenError::Missing(path));
         }
         let opened = Segment::open(disk, &path).and_then(|segment| {
@@ -237,7 +283,7 @@ pub fn keep_for_people(
     name: &str,
 ) -> Result<(), OpenError> {
     let kept = folders.quarantine.join(name);
-    if !disk.exists(&kept) {
+    if !disk.try_exists(&kept).map_err(OpenError::io(&kept))? {
         disk.link(path, &kept).map_err(OpenError::io(&kept))?;
         disk.sync_dir(&folders.quarantine).map_err(OpenError::io(&kept))?;
     }
@@ -294,6 +340,13 @@ impl Recovered {
         Ok(())
     }
 
+    /// What is committed from now on is younger than every deletion, also when the commits before a
+    /// deletion are lost or, in a snapshot, were left out.
+    fn pass_deletions(&mut self, state: &State) {
+        let last = state.tombstones.values().map(|own| own.sequence).max();
+        self.sequence = self.sequence.max(last.unwrap_or(0));
+    }
+
     /// Reads the log files that the manifest names, and tells how it must change.
     fn read_logs(
         &mut self,
@@ -301,15 +354,18 @@ impl Recovered {
         folders: &Folders,
         manifest: &Manifest,
         metrics: &Metrics,
-    ) -> Result<(Vec<Arc<LogFile>>, Vec<Edit>), OpenError> {
-        let (mut logs, mut edits) = (Vec::new(), Vec::new());
+    ) -> Result<Logs, OpenError> {
+        let (mut logs, mut edits, mut whole) = (Vec::new(), Vec::new(), Vec::new());
         for (id, closed_bytes) in &manifest.state().logs {
             let path = folders.logs.join(file::file_name(*id));
-            if !disk.exists(&path) {
+            if !disk.try_exists(&path).map_err(OpenError::io(&path))? {
                 return Err(OpenError::Missing(path));
             }
             let log = LogFile::open(disk, &folders.logs, *id, manifest.failure())?;
-            self.delete_before(log.header().first_sequence);
+            let first_sequence = log.header().first_sequence;
+            // What a damaged file before it had is not given again.
+            self.sequence = self.sequence.max(first_sequence.saturating_sub(1));
+            self.delete_before(first_sequence);
             let (end_bytes, tail) = self.read_log(&log, *closed_bytes)?;
             if let Tail::Corrupt { offset_bytes, reason } = tail {
                 error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
@@ -330,13 +386,14 @@ impl Recovered {
                 log.write_again(end_bytes).map_err(OpenError::io(&path))?;
                 edits.push(Edit::CloseLog(*id, end_bytes));
             }
+            let log = Arc::new(log);
             // What is behind damage stays for people to look at.
             if !matches!(tail, Tail::Corrupt { .. }) {
-                log.cut(end_bytes);
+                whole.push((Arc::clone(&log), end_bytes));
             }
-            logs.push(Arc::new(log));
+            logs.push(log);
         }
-        Ok((logs, edits))
+        Ok(Logs { files: logs, edits, whole })
     }
 
     /// Applies the whole frames of a file; where they end and what comes after.
@@ -347,6 +404,8 @@ impl Recovered {
     ) -> Result<(u64, Tail), OpenError> {
         let bytes = log.map(log.capacity_bytes()).map_err(OpenError::io(log.path()))?;
         let (frames, mut tail) = scan(&bytes, log.id(), closed_bytes);
+        // Zeros in place of what the device did not give are not the end of the file.
+        bytes.check_read().map_err(OpenError::io(log.path()))?;
         let mut end_bytes = FILE_HEADER_BYTES;
         let mut members: Vec<Vec<SeriesRef>> = Vec::new();
         for frame in &frames {

@@ -39,7 +39,7 @@ pub fn path(folder: &Path) -> PathBuf {
 pub fn or_give_way<T>(
     disk: &dyn Disk,
     folder: &Path,
-    work: impl Fn() -> io::Result<T>,
+    mut work: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     match work() {
         Err(err) if is_full(&err) && disk.remove_file(&path(folder)).is_ok() => work(),

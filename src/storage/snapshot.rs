@@ -72,7 +72,10 @@ impl Store {
         self.disk.sync_dir(&folders.segments)?;
         let entry = CheckpointEntry { id: self.new_id(), tombstone: version.tombstone() };
         let path = folders.registry.join(checkpoint::file_name(entry.id));
-        let sequence = version.segments.iter().map(|own| own.entry.last_sequence).max();
+        // What is committed to the copy is younger than what was deleted here.
+        let deletions = state.tombstones.values().map(|own| own.sequence);
+        let segments = version.segments.iter().map(|own| own.entry.last_sequence);
+        let sequence = segments.chain(deletions).max();
         let metadata: Vec<(String, Metadata)> = {
             let known = self.metadata.read();
             known.iter().map(|(metric, own)| (metric.clone(), own.clone())).collect()

@@ -165,14 +165,8 @@ impl Store {
         };
         let least_bytes = frame_bytes + FILE_HEADER_BYTES as u64;
         let logs = &self.folders.logs;
-        let new = LogFile::create(
-            &self.disk,
-            logs,
-            header,
-            capacity_bytes,
-            least_bytes,
-            &self.failure,
-        )?;
+        let new =
+            LogFile::create(&self.disk, logs, header, capacity_bytes, least_bytes, &self.failure)?;
         let new = Arc::new(new);
         let end = if old.is_empty() {
             Edit::DropLog(old.id())

@@ -2,7 +2,7 @@
 //!
 //! Reading a page of a map that the file has no longer raises SIGBUS, which would end the process.
 //! Here a handler puts zeros in place of the missing pages and marks the map; the read goes on
-//! with zeros, and whoever reads asks [`Guarded::is_torn`] before trusting what it found. A bus
+//! with zeros, and whoever reads asks [`Guarded::torn_at`] before trusting what it found. A bus
 //! error anywhere else ends the process as it would have without the handler.
 #![expect(unsafe_code, reason = "signal handlers and fixed maps have no safe interface")]
 
@@ -11,7 +11,7 @@ use std::mem;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::Mmap;
 use parking_lot::Mutex;
@@ -25,8 +25,12 @@ struct Slot {
     /// 0: free.
     start: AtomicUsize,
     end: AtomicUsize,
-    is_torn: AtomicBool,
+    /// The lowest address that could not be read.
+    torn_at: AtomicUsize,
 }
+
+/// Everything could be read.
+const WHOLE: usize = usize::MAX;
 
 /// A read-only map.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub struct Guarded {
 }
 
 static SLOTS: [Slot; SLOTS_MAX] = [const {
-    Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_torn: AtomicBool::new(false) }
+    Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), torn_at: AtomicUsize::new(WHOLE) }
 }; SLOTS_MAX];
 /// Slots below this were used at some time.
 static SLOTS_USED: AtomicUsize = AtomicUsize::new(0);
@@ -59,15 +63,16 @@ impl Guarded {
             return Err(io::Error::other("too many files are mapped"));
         };
         let start = map.as_ptr().addr();
-        own.is_torn.store(false, Ordering::Release);
+        own.torn_at.store(WHOLE, Ordering::Release);
         own.end.store(start + map.len(), Ordering::Release);
         own.start.store(start, Ordering::Release);
         Ok(Self { map, slot })
     }
 
-    /// Whether pages were missing when they were read: what was read of them are zeros.
-    pub fn is_torn(&self) -> bool {
-        SLOTS[self.slot].is_torn.load(Ordering::Acquire)
+    /// From where on pages could not be read: what was read of them are zeros.
+    pub fn torn_at(&self) -> Option<u64> {
+        let torn_at = SLOTS[self.slot].torn_at.load(Ordering::Acquire);
+        (torn_at != WHOLE).then(|| torn_at.saturating_sub(self.map.as_ptr().addr()) as u64)
     }
 }
 
@@ -130,18 +135,26 @@ extern "C" fn on_bus_error(
     };
 }
 
+impl Slot {
+    /// Where its map ends, if the address lies in it. A slot may be given to another map while it is
+    /// looked at; then the start read before the end is not the one read after it.
+    fn end_of(&self, address: usize) -> Option<usize> {
+        let start = self.start.load(Ordering::Acquire);
+        let end = self.end.load(Ordering::Acquire);
+        let is_one = self.start.load(Ordering::Acquire) == start;
+        (is_one && start != 0 && start <= address && address < end).then_some(end)
+    }
+}
+
 /// Puts zeros in place of the pages from this address to the end of its map.
 fn fill(address: usize) -> bool {
     let used = SLOTS_USED.load(Ordering::Acquire).min(SLOTS_MAX);
-    let is_own = |slot: &&Slot| {
-        let start = slot.start.load(Ordering::Acquire);
-        start != 0 && start <= address && address < slot.end.load(Ordering::Acquire)
-    };
-    let Some(slot) = SLOTS[..used].iter().find(is_own) else { return false };
+    let own = |slot: &'static Slot| slot.end_of(address).map(|end| (slot, end));
+    let Some((slot, end)) = SLOTS[..used].iter().find_map(own) else { return false };
     let Some(page_bytes) = PAGE_BYTES.get() else { return false };
     let page = address / page_bytes * page_bytes;
-    let len = slot.end.load(Ordering::Acquire) - page;
-    slot.is_torn.store(true, Ordering::Release);
+    let len = end - page;
+    slot.torn_at.fetch_min(page, Ordering::AcqRel);
     // SAFETY: the pages belong to a map that lives as long as its slot is taken, and the reader
     // that raised the signal holds it. Readers are given bytes, any of which is valid.
     let filled = unsafe {
@@ -197,7 +210,7 @@ mod tests {
             for reader in readers {
                 assert_eq!(reader.join().unwrap(), expected);
             }
-            assert!(map.is_torn());
+            assert_eq!(map.torn_at(), Some((kept * page_bytes) as u64));
         }
         assert_eq!(other[PAGES * page_bytes - 1], PAGES as u8);
         assert!(!other.is_torn());

@@ -69,8 +69,8 @@ impl Disk for OsDisk {
         Ok(fs::metadata(path)?.len())
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        path.exists()
+    fn try_exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

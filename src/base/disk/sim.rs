@@ -35,6 +35,8 @@ struct State {
     pending_names: Vec<NameChange>,
     files: BTreeMap<FileId, FileState>,
     folders: BTreeSet<PathBuf>,
+    /// Those whose parent was not synced since they were made.
+    unsynced_folders: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     next_id: FileId,
     /// Modifying operations until one fails; none: never.
@@ -43,6 +45,10 @@ struct State {
     fails_once: bool,
     /// One in so many reads and maps has a bit flipped; 0: none.
     flip_one_in: u64,
+    /// Bytes of files from such a position on cannot be read.
+    unreadable: BTreeMap<FileId, usize>,
+    /// Whether nobody can tell if a file exists.
+    is_blind: bool,
     space_bytes: u64,
     /// Which run of the program has the disk; files and locks of an earlier one are dead.
     run: u64,
@@ -111,11 +117,14 @@ impl SimDisk {
             pending_names: Vec::new(),
             files: BTreeMap::new(),
             folders: BTreeSet::from([PathBuf::from("/"), PathBuf::new()]),
+            unsynced_folders: BTreeSet::new(),
             locks: BTreeSet::new(),
             next_id: 1,
             fail_after: None,
             fails_once: false,
             flip_one_in: 0,
+            unreadable: BTreeMap::new(),
+            is_blind: false,
             space_bytes: DEFAULT_SPACE_BYTES,
             run: 0,
         })))
@@ -138,6 +147,21 @@ impl SimDisk {
     /// From now on one in so many reads and maps has one bit flipped, the file not; 0: none.
     pub fn flip_reads(&self, one_in: u64) {
         self.0.lock().flip_one_in = one_in;
+    }
+
+    /// From now on the bytes of a file from this position on cannot be read; `None`: all can.
+    pub fn set_unreadable(&self, path: &Path, from: Option<usize>) {
+        let mut state = self.0.lock();
+        let id = state.names[path];
+        match from {
+            Some(from) => state.unreadable.insert(id, from),
+            None => state.unreadable.remove(&id),
+        };
+    }
+
+    /// Whether asking if a file exists fails.
+    pub fn set_blind(&self, is_blind: bool) {
+        self.0.lock().is_blind = is_blind;
     }
 
     /// Changes the size of the disk; writing beyond it fails with `StorageFull`.
@@ -193,6 +217,11 @@ impl SimDisk {
     /// All files, by name.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.0.lock().names.keys().cloned().collect()
+    }
+
+    /// Folders that a power cut may take: their parents were not synced since they were made.
+    pub fn unsynced_folders(&self) -> Vec<PathBuf> {
+        self.0.lock().unsynced_folders.iter().cloned().collect()
     }
 
     /// Flips one bit of a file, in what is on the device and in what is read from now on.
@@ -297,6 +326,10 @@ impl State {
     }
 }
 
+fn unreadable() -> io::Error {
+    io::Error::other("simulated read failure")
+}
+
 fn set_name(names: &mut BTreeMap<PathBuf, FileId>, path: PathBuf, id: Option<FileId>) {
     match id {
         Some(id) => names.insert(path, id),
@@ -309,7 +342,9 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.modify()?;
         for folder in path.ancestors() {
-            state.folders.insert(folder.to_owned());
+            if state.folders.insert(folder.to_owned()) {
+                state.unsynced_folders.insert(folder.to_owned());
+            }
         }
         Ok(())
     }
@@ -329,6 +364,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.modify()?;
+        state.unsynced_folders.retain(|folder| folder.parent() != Some(path));
         let pending = std::mem::take(&mut state.pending_names);
         for change in pending {
             let (synced, rest): (NameChange, NameChange) =
@@ -370,6 +406,9 @@ impl Disk for SimDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut state = self.0.lock();
         let id = state.id(path)?;
+        if state.unreadable.contains_key(&id) {
+            return Err(unreadable());
+        }
         let content = state.file(id).content.clone();
         Ok(state.flipped(content))
     }
@@ -379,7 +418,11 @@ impl Disk for SimDisk {
         let id = state.id(path)?;
         let bytes =
             state.file(id).content.get(..len as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let bytes = bytes.to_vec();
+        let mut bytes = bytes.to_vec();
+        if let Some(from) = state.unreadable.get(&id).filter(|from| **from < bytes.len()) {
+            bytes[*from..].fill(0);
+            return Ok(Map(Bytes::Torn(Arc::from(bytes), *from as u64)));
+        }
         Ok(Map(Bytes::Heap(Arc::from(state.flipped(bytes)))))
     }
 
@@ -389,9 +432,12 @@ impl Disk for SimDisk {
         Ok(state.file(id).content.len() as u64)
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn try_exists(&self, path: &Path) -> io::Result<bool> {
         let state = self.0.lock();
-        state.names.contains_key(path) || state.folders.contains(path)
+        if state.is_blind {
+            return Err(unreadable());
+        }
+        Ok(state.names.contains_key(path) || state.folders.contains(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -418,6 +464,7 @@ impl Disk for SimDisk {
             state.name(vec![(name, None)]);
         }
         state.folders.retain(|folder| !folder.starts_with(path));
+        state.unsynced_folders.retain(|folder| !folder.starts_with(path));
         Ok(())
     }
 
@@ -484,6 +531,9 @@ impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], offset_bytes: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         let from = offset_bytes as usize;
+        if state.unreadable.get(&self.id).is_some_and(|bad| *bad < from + bytes.len()) {
+            return Err(unreadable());
+        }
         let content = &state.open_file(self)?.content;
         let found = content.get(from..from + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         let found = found.to_vec();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::directory::Directory;
-use super::format::{FILE_HEADER_BYTES, FileHeader};
+use super::format::{FILE_HEADER_BYTES, FileHeader, SEQUENCES_MAX};
 use crate::base::disk::{Disk, DiskFile, Map};
 use crate::storage::failure::Failure;
 use crate::storage::select::QueryError;
@@ -42,6 +42,12 @@ pub struct LogFile {
     failure: Failure,
     /// Held while it is synced: of two at one moment the system tells only one of an error.
     syncing: Mutex<()>,
+}
+
+/// Adds the file to an error of reading it.
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let path = path.display().to_string();
+    move |err| io::Error::new(err.kind(), format!("{path}: {err}"))
 }
 
 /// The name of a log file within its folder.
@@ -136,7 +142,12 @@ impl LogFile {
             return Err(corrupt("file is longer than a log file can be"));
         }
         let map = disk.map(&path, capacity_bytes)?;
-        let header = FileHeader::decode(&map).map_err(corrupt)?;
+        let header = FileHeader::decode(&map);
+        map.check_read().map_err(unreadable(&path))?;
+        let header = header.map_err(corrupt)?;
+        if SEQUENCES_MAX <= header.first_sequence {
+            return Err(corrupt("number of a commit is too large"));
+        }
         if header.file_id != id {
             return Err(corrupt("file has the header of another one"));
         }
@@ -223,9 +234,7 @@ impl LogFile {
         let _syncing = self.syncing.lock();
         let published_bytes = self.published_bytes();
         self.failure.check()?;
-        self.file
-            .sync()
-            .inspect_err(|err| self.failure.set("sync of the log file failed", err))?;
+        self.file.sync().inspect_err(|err| self.failure.set("sync of the log file failed", err))?;
         self.durable_bytes.fetch_max(published_bytes, Ordering::AcqRel);
         Ok(())
     }
@@ -249,7 +258,10 @@ impl LogFile {
         while at < end_bytes {
             let piece_bytes = (end_bytes - at).min(PIECE_BYTES);
             let piece = map.get(at as usize..(at + piece_bytes) as usize);
-            self.file.write_at(piece.ok_or(io::ErrorKind::UnexpectedEof)?, at)?;
+            let piece = piece.ok_or(io::ErrorKind::UnexpectedEof)?;
+            // Zeros in place of what the device did not give must not be written.
+            map.check_read()?;
+            self.file.write_at(piece, at)?;
             at += piece_bytes;
         }
         self.sync()

@@ -32,7 +32,8 @@ pub fn scan(file: &[u8], file_id: u64, closed_bytes: Option<u64>) -> (Vec<Frame>
     let mut frames: Vec<Frame> = Vec::new();
     let mut at = FILE_HEADER_BYTES;
     let reason = loop {
-        if closed == Some(at) || at == file.len() {
+        // One that was closed and is shorter than it was has lost something.
+        if closed.unwrap_or(file.len()) == at {
             break None;
         }
         let expected = frames.last().map(|frame| frame.sequence + 1);
@@ -155,6 +156,11 @@ mod tests {
         let (mut bytes, ends) = file(4);
         let len = bytes.len() as u64;
         assert_eq!(scan(&bytes, 7, Some(len)).1, Tail::Clean);
+        // One that was closed with more than it has now was cut, be it between two frames.
+        let (frames, tail) = scan(&bytes[..ends[3]], 7, Some(len));
+        let offset_bytes = ends[3] as u64;
+        assert!(matches!(tail, Tail::Corrupt { offset_bytes: own, .. } if own == offset_bytes));
+        assert_eq!(frames.len(), 3);
         bytes.resize(bytes.len() + 100, 0);
         let (frames, tail) = scan(&bytes, 7, None);
         assert_eq!((frames.len(), tail), (4, Tail::Clean));

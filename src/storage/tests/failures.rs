@@ -62,3 +62,109 @@ fn a_sync_that_failed_elsewhere_does_not_acknowledge() {
         }
     }
 }
+
+fn file_in(machine: &Machine, folder: &str) -> PathBuf {
+    let folder = machine.options.path.join(folder);
+    machine.disk.paths().into_iter().rfind(|path| path.starts_with(&folder)).unwrap()
+}
+
+fn fails(machine: &Machine, expected: &[&str]) {
+    let err = machine.try_open().err().expect("the store does not open").to_string();
+    assert!(expected.iter().all(|part| err.contains(part)), "{err}");
+}
+
+/// What cannot be read at a start may be read at the next one: nothing is cut or left out.
+#[test]
+fn a_log_file_that_cannot_be_read_is_neither_cut_nor_left_out() {
+    for from in [0, 20, 700, 1_000] {
+        let machine = Machine::new(1);
+        let storage = machine.open();
+        (0..4).for_each(|second| drop(append(&storage, &samples(second))));
+        storage.store.sync_once();
+        machine.disk.kill();
+        drop(storage);
+        let path = file_in(&machine, "wal");
+        machine.disk.set_unreadable(&path, Some(from));
+        fails(&machine, &[&path.display().to_string(), &format!("bytes from {from} on")]);
+        machine.disk.set_unreadable(&path, None);
+        let found = read(&all(&machine.open()));
+        assert!(found.iter().all(|(_, samples)| samples.len() == 4), "unreadable from {from}");
+    }
+}
+
+#[test]
+fn a_manifest_of_which_nobody_can_tell_whether_it_is_there_is_not_begun_anew() {
+    let machine = Machine::new(1);
+    append(&machine.open(), &samples(0));
+    machine.disk.set_blind(true);
+    fails(&machine, &["simulated read failure"]);
+    machine.disk.set_blind(false);
+    assert_eq!(read(&all(&machine.open())).len(), 40);
+}
+
+#[test]
+fn a_new_data_directory_has_a_name_that_survives_a_power_cut() {
+    let mut machine = Machine::new(1);
+    machine.options.path = PathBuf::from("/srv/metrics/data");
+    drop(machine.open());
+    assert_eq!(machine.disk.unsynced_folders(), Vec::<PathBuf>::new());
+}
+
+/// A deletion is about what was committed before it, also when that is not there any more.
+#[test]
+fn what_is_committed_after_a_deletion_is_seen_whatever_was_lost_before_it() {
+    let delete = |storage: &Storage| {
+        storage.delete_series(&[vec![Matcher::equal("__name__", "m")]], TimeRange::ALL).unwrap();
+    };
+    let mut machine = Machine::new(1);
+    let storage = machine.open();
+    append(&storage, &samples(0));
+    storage.seal_now().unwrap();
+    (1..5).for_each(|second| drop(append(&storage, &samples(second))));
+    delete(&storage);
+    let name = storage.snapshot(false).unwrap();
+    machine.disk.kill();
+    drop(storage);
+    let path = file_in(&machine, "wal");
+    let logs: Vec<_> = machine.disk.paths();
+    let closed = logs.iter().find(|own| own.parent() == path.parent()).unwrap();
+    machine.disk.flip_bit(closed, 100, 1);
+    let snapshot = machine.options.path.join("snapshots").join(name);
+    for folder in [machine.options.path.clone(), snapshot] {
+        machine.options.path = folder;
+        let storage = machine.open();
+        append(&storage, &samples(5));
+        assert_eq!(read(&all(&storage)).len(), 40, "{}", machine.options.path.display());
+        storage.seal_now().unwrap();
+        assert_eq!(read(&all(&storage)).len(), 40);
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_takes_the_reserve_for_its_edit() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    append(&storage, &samples(0));
+    let (key, folder) = (storage.store.key, machine.options.path.clone());
+    drop(storage);
+    // As after it was written anew: not a byte behind its last edit.
+    let state = manifest::read(&machine.disk, &folder).unwrap();
+    manifest::write_new(&machine.disk, &folder, key, &state).unwrap();
+    // As long as a new log file.
+    machine.disk.set_free_bytes(1 << 10);
+    let storage = machine.open();
+    assert_eq!(read(&all(&storage)).len(), 40);
+}
+
+#[test]
+fn who_waits_is_told_when_a_thread_panics() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    let (_, ticket) = try_append(&storage, OnReject::Skip, &samples(0)).unwrap();
+    let told = Told::of(ticket);
+    let mut is_stopped = false;
+    run_or_stop(&storage.store, |_| panic!("in a thread of the store"), || is_stopped = true);
+    assert!(is_stopped && storage.is_poisoned());
+    assert_eq!(told.is_durable(), Some(false));
+    assert!(try_append(&storage, OnReject::Skip, &samples(1)).is_err());
+}

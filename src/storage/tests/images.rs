@@ -129,8 +129,8 @@ impl Disk for Recorder {
         OsDisk.len(path)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        OsDisk.exists(path)
+    fn try_exists(&self, path: &Path) -> io::Result<bool> {
+        OsDisk.try_exists(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
