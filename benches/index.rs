@@ -139,6 +139,7 @@ fn selections(series: usize, cases: &[NamedMatchers]) {
         log_file_bytes_max: 128 << 20,
         log_file_age_max_ms: i64::MAX,
         future_ms_max: 10 * 60_000,
+        start_timestamps: narthex::storage::options::StartTimestamps::default(),
     };
     let (clock, rng) = (Arc::new(SimClock::new(START_MS)), Arc::new(SimRng::new(1)));
     let storage = Storage::open(Arc::new(OsDisk), clock, rng, &Registry::new(), options);

@@ -69,6 +69,7 @@ impl Room {
             log_file_bytes_max: 128 << 20,
             log_file_age_max_ms: 24 * 3_600_000,
             future_ms_max: 10 * 60_000,
+            start_timestamps: narthex::storage::options::StartTimestamps::default(),
         };
         let rng = Arc::new(SimRng::new(7));
         let own = clock.clone();

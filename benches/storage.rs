@@ -62,6 +62,7 @@ fn open(folder: &Path) -> (Arc<Storage>, Arc<SimClock>) {
         log_file_bytes_max: 128 << 20,
         log_file_age_max_ms: 30 * 60_000,
         future_ms_max: 10 * 60_000,
+        start_timestamps: narthex::storage::options::StartTimestamps::default(),
     };
     let clock = Arc::new(SimClock::new(START_MS));
     let rng = Arc::new(SimRng::new(1));

@@ -29,7 +29,7 @@ use crate::base::disk::{Disk, OsDisk};
 use crate::base::rng::{OsRng, Rng};
 use crate::model::matcher::AnchoredRegex;
 use crate::promql::parser::{ParserOptions, STACK_BYTES};
-use crate::storage::options::WalSync;
+use crate::storage::options::{StartTimestamps, WalSync};
 use assembly::Assembly;
 use listen::Listener;
 use logging::{LogFormat, LogLevel};
@@ -88,6 +88,8 @@ pub struct Features {
     pub type_and_unit_labels: bool,
     /// `use-start-timestamps`
     pub use_start_timestamps: bool,
+    /// `st-storage` and `created-timestamp-zero-ingestion`
+    pub start_timestamps: StartTimestamps,
     /// `extra-scrape-metrics`
     pub extra_scrape_metrics: bool,
 }
@@ -99,6 +101,7 @@ const FEATURES_WITHOUT_EFFECT: &[&str] = &[
     "delayed-compaction",
     "exemplar-storage",
     "fast-startup",
+    "histograms-st-encoding",
     "memory-snapshot-on-shutdown",
     "metadata-wal-records",
     "native-histograms",
@@ -109,6 +112,7 @@ const FEATURES_WITHOUT_EFFECT: &[&str] = &[
     "promql-negative-offset",
     "promql-per-step-stats",
     "use-uncached-io",
+    "xor2-encoding",
 ];
 
 impl Features {
@@ -124,6 +128,7 @@ impl Features {
             delayed_name_removal: false,
             type_and_unit_labels: false,
             use_start_timestamps: false,
+            start_timestamps: StartTimestamps::default(),
             extra_scrape_metrics: false,
         };
         let mut unknown = Vec::new();
@@ -136,6 +141,10 @@ impl Features {
                 "promql-binop-fill-modifiers" => features.parser.binop_fill_modifiers = true,
                 "promql-delayed-name-removal" => features.delayed_name_removal = true,
                 "type-and-unit-labels" => features.type_and_unit_labels = true,
+                "st-storage" => features.start_timestamps.are_kept = true,
+                "created-timestamp-zero-ingestion" => {
+                    features.start_timestamps.begin_with_zero = true;
+                }
                 "use-start-timestamps" => features.use_start_timestamps = true,
                 "extra-scrape-metrics" => features.extra_scrape_metrics = true,
                 _ if FEATURES_WITHOUT_EFFECT.contains(&name) => {}

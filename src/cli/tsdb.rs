@@ -294,6 +294,7 @@ fn open(path: PathBuf, wal_sync: WalSync) -> anyhow::Result<Arc<Storage>> {
         log_file_bytes_max: LOG_FILE_BYTES_MAX,
         log_file_age_max_ms: i64::MAX,
         future_ms_max: i64::MAX,
+        start_timestamps: crate::storage::options::StartTimestamps::default(),
     };
     let (disk, clock) = (Arc::new(OsDisk), Arc::new(OsClock::new()));
     let opened = Storage::open(disk, clock, Arc::new(OsRng), &Registry::new(), options);

@@ -380,6 +380,7 @@ impl ScrapeConfig {
             track_timestamps_staleness: self.track_timestamps_staleness,
             enable_compression: self.enable_compression,
             scrape_protocols: protocols.map_or_else(|| Ok(default()), self::protocols)?,
+            has_default_protocols: protocols.is_none(),
             fallback_scrape_protocol: fallback.map_err(invalid)?,
             histograms,
             body_size_limit: self.body_size_limit.0,
@@ -394,6 +395,7 @@ impl ScrapeConfig {
             name_validation: names,
             name_escaping: escaping,
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(false),
+            reads_starts: false,
             scrape_failure_log_file: log_file.map(|path| resolve(base, path)),
             http: self.http_config().to_options(base)?,
         })

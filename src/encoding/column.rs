@@ -14,6 +14,7 @@ mod dense;
 mod integers;
 mod kernels;
 mod sparse;
+mod starts;
 mod timestamps;
 mod xor;
 
@@ -22,6 +23,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub use starts::{decode_starts, encode_starts};
 pub use timestamps::{decode_timestamps, encode_timestamps};
 
 use decimal::Form;

@@ -138,6 +138,7 @@ impl Receiver {
             told: HashSet::new(),
             errors: Vec::new(),
             empty_count: 0,
+            is_counted: false,
         };
         for one in &all {
             translation.resource(one);
@@ -176,6 +177,8 @@ struct Translation<'a> {
     told: HashSet<(Labels, i64)>,
     errors: Vec<String>,
     empty_count: u32,
+    /// Whether the metric at hand counts something since its start.
+    is_counted: bool,
 }
 
 /// First and last data point of a resource.
@@ -291,6 +294,7 @@ impl Translation<'_> {
             Data::Sum { is_monotonic: true, .. } => Shape::Counter,
             _ => Shape::Other,
         };
+        self.is_counted = !matches!(data, Data::Gauge(_) | Data::Sum { is_monotonic: false, .. });
         let name = names::metric(&own.name, &own.unit, shape, self.options.strategy)?;
         let metadata = Metadata {
             metric_type: match data {
@@ -335,8 +339,9 @@ impl Translation<'_> {
             let mut labels = self.labels(series, &head.attributes)?;
             labels.set(METRIC_NAME, series.name);
             let labels = labels.build();
-            let key = SeriesKey::Labels(&labels);
-            self.batch.histogram(key, head.timestamp_ms(), &histogram?);
+            let (key, histogram) = (SeriesKey::Labels(&labels), histogram?);
+            self.start(head);
+            self.batch.histogram(key, head.timestamp_ms(), &histogram);
         }
         Ok(())
     }
@@ -389,7 +394,15 @@ impl Translation<'_> {
         labels.set(METRIC_NAME, name);
         let labels = labels.build();
         let value = if head.has_no_value() { stale_nan() } else { value };
+        self.start(head);
         self.batch.float(SeriesKey::Labels(&labels), head.timestamp_ms(), value);
+    }
+
+    /// Says since when the point that is staged next is counted. That of a gauge means nothing.
+    fn start(&mut self, head: &PointHead) {
+        if self.is_counted && !head.has_no_value() && head.start_time_unix_nano != 0 {
+            self.batch.start(head.start_ms());
+        }
     }
 
     /// Labels of a data point, without the metric's name.

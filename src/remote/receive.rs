@@ -242,13 +242,19 @@ fn stage_two(
 ) -> Result<(), WriteError> {
     let key = SeriesKey::Pairs(sorted);
     for sample in &series.samples {
+        if sample.start_ms != 0 {
+            batch.start(sample.start_ms);
+        }
         batch.float(key, sample.timestamp_ms, sample.value);
     }
     for bytes in &series.histograms {
         let decoded = decode_remote(bytes)?;
-        let timestamp_ms = decoded.timestamp_ms;
+        let (timestamp_ms, start_ms) = (decoded.timestamp_ms, decoded.start_ms);
         match decoded.into_checked() {
-            Ok(histogram) => batch.histogram(key, timestamp_ms, &histogram),
+            Ok(histogram) => {
+                batch.start(start_ms);
+                batch.histogram(key, timestamp_ms, &histogram);
+            }
             Err(err) => refused.add(|| format!("{err} for series {}", key.to_labels())),
         }
     }
@@ -379,6 +385,8 @@ mod tests {
             let Metadata { metric_type, help, unit } = metadata;
             self.staged.push(format!("{metric} is a {} {help:?} {unit:?}", metric_type.as_str()));
         }
+
+        fn start(&mut self, _: i64) {}
 
         fn reject_out_of_order(&mut self, _: bool) {}
 

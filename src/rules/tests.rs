@@ -54,6 +54,7 @@ impl Rig {
             log_file_bytes_max: 64 << 20,
             log_file_age_max_ms: i64::MAX,
             future_ms_max: 10 * MINUTE_MS,
+            start_timestamps: crate::storage::options::StartTimestamps::default(),
         };
         let (disk, rng) = (Arc::new(SimDisk::new(1)), Arc::new(SimRng::new(1)));
         let storage = Storage::open(disk, clock.clone(), rng, &Registry::new(), options).unwrap();

@@ -1,12 +1,14 @@
 //! One body into one batch: parse, look up, stage; and the stale markers of what has vanished.
 
 pub(super) mod classic;
+mod created;
 mod protobuf;
 
 use std::io::Read as _;
 use std::sync::Arc;
 
 use classic::{Classic, Open, PartOf};
+use created::{Created, MetricOf};
 
 use super::cache::{Cache, Kind, LineId, Statement};
 use super::options::{HistogramOptions, JobOptions, ScrapeProtocol};
@@ -198,13 +200,24 @@ struct Progress<'a> {
     pairs: Vec<Pair<'a>>,
     /// The classic histogram that is being converted.
     open: Option<Open>,
+    /// Since when metrics are counted, where the body says so in samples.
+    created: Option<Created>,
 }
 
 /// A value of either kind.
 #[derive(Clone, Copy, Debug)]
-enum Scraped<'a> {
+enum Value<'a> {
     Float(f64),
     Histogram(&'a Histogram),
+}
+
+/// A sample as the body tells it.
+#[derive(Clone, Copy, Debug)]
+struct Scraped<'a> {
+    value: Value<'a>,
+    timestamp_ms: Option<i64>,
+    /// When counting began; 0: not known.
+    start_ms: i64,
 }
 
 impl BodyAppender<'_> {
@@ -219,11 +232,18 @@ impl BodyAppender<'_> {
             has_too_many_buckets: false,
             pairs: Vec::new(),
             open: None,
+            created: None,
         };
         self.cache.begin();
         let mut result = match parser {
             Parser::Text(mut parser) => self.read(&mut parser, &mut progress),
-            Parser::OpenMetrics(mut parser) => self.read(&mut parser, &mut progress),
+            Parser::OpenMetrics(mut parser) => {
+                if self.job.reads_starts {
+                    let created = Created::read(parser.clone(), self.cache.hasher());
+                    progress.created = Some(created);
+                }
+                self.read(&mut parser, &mut progress)
+            }
             Parser::Protobuf(body) => self.read_families(body, &mut progress),
         };
         let limit = self.job.sample_limit;
@@ -300,12 +320,26 @@ impl BodyAppender<'_> {
         }
         let family: Option<(&str, MetricType)> =
             progress.family.and_then(|id| self.cache.family(id));
-        series::parse(text, family, &mut progress.pairs)
-            .map_err(ScrapeError::from)
+        let parsed = series::parse(text, family, &mut progress.pairs).map_err(ScrapeError::from);
+        let metric = match progress.created {
+            Some(_) if parsed.is_ok() => {
+                MetricOf::find(self.cache.hasher(), family, &progress.pairs)
+            }
+            _ => None,
+        };
+        if metric.is_some_and(|metric| metric.tells_start) {
+            return Ok((self.cache.insert(text, Kind::Created), true));
+        }
+        parsed
             .and_then(|()| self.insert(text, progress))
             // Counted here, because its line ends the scrape.
             .inspect_err(|_| progress.counts.scraped += 1)
-            .map(|id| (id, true))
+            .map(|id| {
+                if progress.created.is_some() {
+                    self.cache.set_metric(id, metric.map_or(0, |metric| metric.key));
+                }
+                (id, true)
+            })
     }
 
     /// Remembers the series of `progress.pairs`.
@@ -369,9 +403,19 @@ impl BodyAppender<'_> {
         progress: &mut Progress<'_>,
     ) {
         let is_first = self.cache.see(id);
+        let mut start_ms = 0;
+        if let Some(created) = &progress.created {
+            if self.cache.is_created(id) {
+                return;
+            }
+            start_ms = created.start_ms(self.cache.metric(id));
+        }
         match self.cache.part(id) {
             Some((of, part)) => {
                 self.part(of, part, sample, is_new, progress);
+                if let Some(open) = &mut progress.open {
+                    open.start_ms = start_ms;
+                }
                 if !self.histograms.always_classic {
                     return;
                 }
@@ -379,8 +423,9 @@ impl BodyAppender<'_> {
             None if progress.open.is_some() => self.close(progress),
             None => {}
         }
-        let value = Scraped::Float(sample.value);
-        let at = self.stage(id, value, sample.timestamp_ms, is_new, is_first, progress);
+        let (value, timestamp_ms) = (Value::Float(sample.value), sample.timestamp_ms);
+        let scraped = Scraped { value, timestamp_ms, start_ms };
+        let at = self.stage(id, scraped, is_new, is_first, progress);
         if let (Some(at), Some(own)) = (at, &sample.exemplar)
             && let Some(labels) = series::parse_exemplar_labels(own.labels)
         {
@@ -406,6 +451,7 @@ impl BodyAppender<'_> {
                 is_first: self.cache.see(of),
                 classic: Classic::default(),
                 timestamp_ms: sample.timestamp_ms,
+                start_ms: 0,
                 exemplars: Vec::new(),
             });
         }
@@ -422,10 +468,10 @@ impl BodyAppender<'_> {
     /// Stages the converted histogram, if one was begun.
     fn close(&mut self, progress: &mut Progress<'_>) {
         let Some(open) = progress.open.take() else { return };
-        let Open { line, is_new, is_first, classic, timestamp_ms, exemplars } = open;
+        let Open { line, is_new, is_first, classic, timestamp_ms, start_ms, exemplars } = open;
         let Some(own) = classic.convert() else { return };
-        let value = Scraped::Histogram(&own);
-        if self.stage(line, value, timestamp_ms, is_new, is_first, progress).is_some() {
+        let scraped = Scraped { value: Value::Histogram(&own), timestamp_ms, start_ms };
+        if self.stage(line, scraped, is_new, is_first, progress).is_some() {
             self.exemplars(line, exemplars);
         }
     }
@@ -434,8 +480,7 @@ impl BodyAppender<'_> {
     fn stage(
         &mut self,
         id: LineId,
-        value: Scraped<'_>,
-        timestamp_ms: Option<i64>,
+        scraped: Scraped<'_>,
         is_new: bool,
         is_first: bool,
         progress: &mut Progress<'_>,
@@ -443,7 +488,7 @@ impl BodyAppender<'_> {
         progress.counts.scraped += 1;
         let labels = self.cache.labels(id)?;
         progress.counts.post_relabel += 1;
-        let explicit_ms = timestamp_ms.filter(|_| self.job.honor_timestamps);
+        let explicit_ms = scraped.timestamp_ms.filter(|_| self.job.honor_timestamps);
         if !is_first && explicit_ms.is_none() {
             progress.counts.duplicates += 1;
             return None;
@@ -455,10 +500,18 @@ impl BodyAppender<'_> {
         }
         let timestamp_ms = explicit_ms.unwrap_or(self.timestamp_ms);
         let series = SeriesKey::Labels(labels);
-        match value {
-            Scraped::Float(value) => self.append.float(series, timestamp_ms, value),
-            Scraped::Histogram(own) => match self.histograms.limited(own) {
-                Some(own) => self.append.histogram(series, timestamp_ms, &own),
+        match scraped.value {
+            Value::Float(value) => {
+                if scraped.start_ms != 0 {
+                    self.append.start(scraped.start_ms);
+                }
+                self.append.float(series, timestamp_ms, value);
+            }
+            Value::Histogram(own) => match self.histograms.limited(own) {
+                Some(own) => {
+                    self.append.start(scraped.start_ms);
+                    self.append.histogram(series, timestamp_ms, &own);
+                }
                 None => {
                     progress.has_too_many_buckets = true;
                     return None;

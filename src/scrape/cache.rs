@@ -39,6 +39,8 @@ pub(super) enum Kind {
     Dropped,
     /// A series of a classic histogram that is converted; its stored labels if it is kept too.
     Part(LineId, PartOf, Option<Labels>),
+    /// Tells since when other series are counted.
+    Created,
     /// A metadata line of the family with this name.
     Metadata(Arc<str>, Statement),
 }
@@ -48,7 +50,7 @@ impl Kind {
     fn labels(&self) -> Option<&Labels> {
         match self {
             Self::Series(labels) | Self::Part(_, _, Some(labels)) => Some(labels),
-            Self::Dropped | Self::Part(_, _, None) | Self::Metadata(..) => None,
+            Self::Dropped | Self::Part(_, _, None) | Self::Created | Self::Metadata(..) => None,
         }
     }
 }
@@ -77,6 +79,8 @@ pub(super) struct Cache {
     free: Vec<LineId>,
     by_text: HashTable<LineId>,
     hasher: foldhash::fast::RandomState,
+    /// Keys of the metrics that lines are parts of, by line; 0: unknown. Empty when nobody asks.
+    metric_keys: Vec<u64>,
     first: Option<LineId>,
     attempt: u64,
     /// Lines whose series were there at the last good scrape.
@@ -103,6 +107,7 @@ impl Cache {
             free: Vec::new(),
             by_text: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
+            metric_keys: Vec::new(),
             first: None,
             attempt: 1,
             present_count: 0,
@@ -175,6 +180,30 @@ impl Cache {
         let hash = hasher.hash_one(text);
         self.by_text.insert_unique(hash, id, |id| hasher.hash_one(text_of(id).unwrap_or_default()));
         id
+    }
+
+    /// For keys of metrics.
+    pub fn hasher(&self) -> &foldhash::fast::RandomState {
+        &self.hasher
+    }
+
+    /// Remembers the metric that a new line is a part of; 0: unknown.
+    pub fn set_metric(&mut self, id: LineId, key: u64) {
+        let at = id as usize;
+        if self.metric_keys.len() <= at {
+            self.metric_keys.resize(at + 1, 0);
+        }
+        self.metric_keys[at] = key;
+    }
+
+    /// The metric that a line is a part of; 0: unknown.
+    pub fn metric(&self, id: LineId) -> u64 {
+        self.metric_keys.get(id as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether a line tells since when other series are counted.
+    pub fn is_created(&self, id: LineId) -> bool {
+        matches!(self.line(id).kind, Kind::Created)
     }
 
     /// Marks a line as seen in this attempt. `false`: it was already.

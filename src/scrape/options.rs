@@ -129,6 +129,8 @@ pub struct JobOptions {
     pub enable_compression: bool,
     /// Formats to ask for, best first.
     pub scrape_protocols: Vec<ScrapeProtocol>,
+    /// Whether nobody said which.
+    pub has_default_protocols: bool,
     /// Format of a body whose `Content-Type` is missing or unknown.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     /// What is done with histograms; labels of a target may say otherwise.
@@ -158,8 +160,22 @@ pub struct JobOptions {
     /// Whether `scrape_timeout_seconds`, `scrape_sample_limit` and `scrape_body_size_bytes` are
     /// written too.
     pub extra_scrape_metrics: bool,
+    /// Whether the `_created` samples of OpenMetrics tell since when others are counted, instead of
+    /// being samples; see [`JobOptions::read_starts`].
+    pub reads_starts: bool,
     /// A file that gets one JSON line for each failed scrape.
     pub scrape_failure_log_file: Option<PathBuf>,
     /// How targets are reached.
     pub http: http_client::Options,
+}
+
+impl JobOptions {
+    /// Since when counters are counted is wanted: that is best told in protobuf.
+    pub fn read_starts(&mut self) {
+        self.reads_starts = true;
+        let proto = ScrapeProtocol::PrometheusProto;
+        if self.has_default_protocols && !self.scrape_protocols.contains(&proto) {
+            self.scrape_protocols.insert(0, proto);
+        }
+    }
 }

@@ -50,13 +50,15 @@ impl Recorder {
 impl Appender for Recorder {
     fn appender(&self, _on_reject: OnReject) -> Box<dyn Append> {
         let to = Arc::clone(&self.0);
-        Box::new(Batch { to, rows: String::new(), rejects_old: false, count: 0 })
+        let start = String::new();
+        Box::new(Batch { to, rows: String::new(), start, rejects_old: false, count: 0 })
     }
 }
 
 struct Batch {
     to: Arc<Mutex<String>>,
     rows: String,
+    start: String,
     rejects_old: bool,
     count: u64,
 }
@@ -66,7 +68,8 @@ impl Append for Batch {
         let labels = series.to_labels();
         let stale = if self.rejects_old { "stale (no old)" } else { "stale" };
         let value = if is_stale_nan(value) { stale.to_owned() } else { value.to_string() };
-        self.rows += &format!("{timestamp_ms} {labels} {value}\n");
+        let start = std::mem::take(&mut self.start);
+        self.rows += &format!("{timestamp_ms} {labels} {value}{start}\n");
         self.count += 1;
     }
 
@@ -74,8 +77,9 @@ impl Append for Batch {
         let labels = series.to_labels();
         let Histogram { schema, count, sum, positive_buckets, .. } = histogram;
         self.rows += &format!(
-            "{timestamp_ms} {labels} schema {schema} count {count} sum {sum} {positive_buckets:?} {:?}\n",
-            histogram.custom_bounds
+            "{timestamp_ms} {labels} schema {schema} count {count} sum {sum} {positive_buckets:?} {:?}{}\n",
+            histogram.custom_bounds,
+            std::mem::take(&mut self.start)
         );
         self.count += 1;
     }
@@ -89,6 +93,10 @@ impl Append for Batch {
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
         let (kind, help) = (metadata.metric_type.as_str(), &metadata.help);
         self.rows += &format!("metadata {metric} {kind} {help:?}\n");
+    }
+
+    fn start(&mut self, start_ms: i64) {
+        self.start = if start_ms == 0 { String::new() } else { format!(" since {start_ms}") };
     }
 
     fn reject_out_of_order(&mut self, yes: bool) {
@@ -440,6 +448,7 @@ pub(super) fn job(job_name: &str) -> JobOptions {
             ScrapeProtocol::OpenMetricsText1_0_0,
             ScrapeProtocol::PrometheusText0_0_4,
         ],
+        has_default_protocols: false,
         fallback_scrape_protocol: None,
         histograms: HistogramOptions {
             native: false,
@@ -460,6 +469,7 @@ pub(super) fn job(job_name: &str) -> JobOptions {
         name_validation: NameValidation::Utf8,
         name_escaping: "allow-utf-8".to_owned(),
         extra_scrape_metrics: false,
+        reads_starts: false,
         scrape_failure_log_file: None,
         http: http_client::Options::plain(),
     }

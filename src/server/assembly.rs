@@ -173,6 +173,7 @@ fn open_store(
         log_file_bytes_max: LOG_FILE_BYTES_MAX,
         log_file_age_max_ms: LOG_FILE_AGE_MAX_MS,
         future_ms_max: FUTURE_MS_MAX,
+        start_timestamps: options.features.start_timestamps,
     };
     let (disk, clock, rng) = (ground.disk.clone(), ground.clock.clone(), ground.rng.clone());
     Storage::open(disk, clock, rng, registry, storage_options).context("open the data directory")

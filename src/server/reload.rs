@@ -13,7 +13,7 @@ use crate::config::{Config, NotifierLimits, alertmanager};
 use crate::model::duration;
 use crate::rules::{GroupOptions, notifier};
 use crate::scrape::JobOptions;
-use crate::storage::options::Retention;
+use crate::storage::options::{Retention, StartTimestamps};
 
 /// How long ended silences and the notification log of the built-in Alertmanager are kept;
 /// Alertmanager's default of `--data.retention`.
@@ -91,6 +91,9 @@ impl Configuration {
         let mut jobs = self.config.scrape_jobs().to_vec();
         for job in &mut jobs {
             job.extra_scrape_metrics |= options.features.extra_scrape_metrics;
+            if options.features.start_timestamps != StartTimestamps::default() {
+                job.read_starts();
+            }
         }
         jobs
     }

@@ -159,6 +159,10 @@ pub trait Append: Send {
     /// [`crate::encoding::column::histogram::check_size`].
     fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram);
 
+    /// Says when the counting began that the next staged sample tells of; 0: not known. It is
+    /// stored with the sample if start timestamps are kept.
+    fn start(&mut self, start_ms: i64);
+
     /// Stages an exemplar of a series. One whose labels are too long is left out, and a refused
     /// one is never a reason to refuse the batch.
     fn exemplar(&mut self, series: SeriesKey<'_>, exemplar: &Exemplar);

@@ -1,7 +1,7 @@
 //! The head: what the newest commits are judged against and how they become frames.
 //!
 //! [`batch`] stages, [`judge`] decides which samples are taken, [`groups`] arranges them in rows
-//! and [`commit`] writes the frame. [`limits`] keeps new series out. All but staging happens under
+//! and [`commit`] writes the frame, with what [`starts`] has to say. [`limits`] keeps new series out. All but staging happens under
 //! one short lock.
 
 pub mod batch;
@@ -9,3 +9,4 @@ pub mod commit;
 pub mod groups;
 pub mod judge;
 pub mod limits;
+pub mod starts;

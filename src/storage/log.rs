@@ -10,3 +10,4 @@ pub mod file;
 pub mod format;
 pub mod histogram;
 pub mod scan;
+pub mod starts;

@@ -83,6 +83,15 @@ impl Limits {
     }
 }
 
+/// What becomes of start timestamps: when the counting began that a sample tells of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartTimestamps {
+    /// They are stored with their samples.
+    pub are_kept: bool,
+    /// A sample of zero is stored at the start, if the series has no sample since.
+    pub begin_with_zero: bool,
+}
+
 /// How the store works. All of it is fixed while it is open, except where noted.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -106,6 +115,8 @@ pub struct Options {
     pub log_file_age_max_ms: i64,
     /// Samples further ahead of the clock than this are refused (10 minutes is usual).
     pub future_ms_max: i64,
+    /// What becomes of start timestamps.
+    pub start_timestamps: StartTimestamps,
 }
 
 /// Why the store could not be opened.

@@ -454,6 +454,14 @@ impl Blocks {
         }
         self.snapshot.check_whole(self.range)?;
         let mut sharing = Sharing::default();
+        // What is merged shares the timestamps of what is not.
+        if all.iter().any(|own| matches!(own, Gathering::Several(_))) {
+            for own in &mut all {
+                if let Gathering::One((times, _)) = own {
+                    *times = sharing.share_slice(times);
+                }
+            }
+        }
         Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
     }
 

@@ -444,6 +444,8 @@ impl Recovered {
                     }
                     members.get_mut(at).ok_or("group number out of order")?.extend(series);
                 }
+                // A file begins without start timestamps, so none are carried on from the last one.
+                Record::Starts { .. } => {}
                 _ if !is_new => {}
                 Record::Series { series, canonical } => {
                     let fingerprint = self.key.fingerprint(canonical);

@@ -195,6 +195,7 @@ impl Store {
         writer.end_bytes = new.published_bytes();
         writer.active = new;
         writer.groups.begin_file();
+        writer.starts.begin_file();
         self.wake_background();
         Ok(())
     }

@@ -16,6 +16,7 @@ mod reading;
 mod retention;
 mod sealing;
 mod sharding;
+mod starts;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +28,9 @@ use crate::base::disk::SimDisk;
 use crate::base::rng::SimRng;
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use crate::model::labels::Labels;
+use crate::model::sample::is_stale_nan;
 use crate::storage::append::SeriesKey;
-use crate::storage::options::Limits;
+use crate::storage::options::{Limits, StartTimestamps};
 use crate::storage::select::{Column, Run};
 
 /// A simulated machine that a store runs on.
@@ -53,6 +55,7 @@ impl Machine {
             log_file_bytes_max: 64 << 10,
             log_file_age_max_ms: 30 * 60_000,
             future_ms_max: 10 * 60_000,
+            start_timestamps: StartTimestamps { are_kept: true, begin_with_zero: false },
         };
         Self { disk: SimDisk::new(seed), clock: Arc::new(SimClock::new(NOW_MS)), options }
     }
@@ -131,13 +134,31 @@ fn try_append(
 ) -> Result<(append::Appended, append::Ticket), append::AppendError> {
     let mut batch = storage.appender(on_reject);
     for (labels, timestamp_ms, value) in samples {
-        let series = SeriesKey::Labels(labels);
-        match histogram_of(value.to_bits()) {
-            Some(own) => batch.histogram(series, *timestamp_ms, &own),
-            None => batch.float(series, *timestamp_ms, *value),
-        }
+        stage(&mut *batch, SeriesKey::Labels(labels), *timestamp_ms, value.to_bits());
     }
     batch.commit()
+}
+
+/// Stages a sample, with the start that all samples have that are alike.
+fn stage(batch: &mut dyn Append, series: SeriesKey<'_>, timestamp_ms: i64, bits: u64) {
+    batch.start(start_of(&series.to_labels(), timestamp_ms, bits));
+    match histogram_of(bits) {
+        Some(own) => batch.histogram(series, timestamp_ms, &own),
+        None => batch.float(series, timestamp_ms, f64::from_bits(bits)),
+    }
+}
+
+/// In these tests the start of a sample follows from the rest of it, so that every reader can be
+/// held to it: some series have none, or always the same, or a new one at times, or now and then.
+fn start_of(labels: &Labels, timestamp_ms: i64, bits: u64) -> i64 {
+    let kind = labels.to_string().bytes().map(u64::from).sum::<u64>() % 4;
+    match (kind, bits % 3) {
+        _ if is_stale_nan(f64::from_bits(bits)) => 0,
+        (0, _) | (1, 0) => 0,
+        (1, 1) => timestamp_ms - 1_000,
+        (1 | 2, _) => NOW_MS - 7_200_000,
+        _ => timestamp_ms / 600_000 * 600_000,
+    }
 }
 
 /// All samples of the selection, as `labels: time=value …`, one line for each series.
@@ -171,6 +192,14 @@ fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, Que
                     Column::Histograms(values) => values.iter().map(|own| bits_of(own)).collect(),
                 };
                 assert_eq!(bits.len(), run.timestamps_ms.len());
+                let labels = selection.series()[first + position].labels();
+                let starts = run.timestamps_ms.iter().zip(&bits);
+                let starts = starts.map(|(ms, bits)| start_of(labels, *ms, *bits));
+                let starts: Vec<i64> = starts.collect();
+                match &run.starts_ms {
+                    Some(own) => assert_eq!(**own, *starts, "{labels}"),
+                    None => assert!(starts.iter().all(|own| *own == 0), "{labels} {starts:?}"),
+                }
                 samples.extend(run.timestamps_ms.iter().copied().zip(bits));
             }
             let kind = |run: &Run| matches!(run.values, Column::Histograms(_));

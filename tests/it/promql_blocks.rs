@@ -54,6 +54,7 @@ fn storage(clock: &Arc<SimClock>) -> Arc<Storage> {
         log_file_bytes_max: 16 << 20,
         log_file_age_max_ms: 24 * 3_600_000,
         future_ms_max: 10 * 60_000,
+        start_timestamps: narthex::storage::options::StartTimestamps::default(),
     };
     let (disk, rng) = (Arc::new(SimDisk::new(1)), Arc::new(SimRng::new(1)));
     Storage::open(disk, clock.clone(), rng, &Registry::new(), options).unwrap()

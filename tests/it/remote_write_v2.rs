@@ -26,6 +26,8 @@ struct Histogram {
     positive_deltas: Vec<i64>,
     #[prost(int64, tag = "15")]
     timestamp: i64,
+    #[prost(int64, tag = "17")]
+    start_timestamp: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -34,6 +36,8 @@ struct Sample {
     value: f64,
     #[prost(int64, tag = "2")]
     timestamp: i64,
+    #[prost(int64, tag = "3")]
+    start_timestamp: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -78,8 +82,17 @@ struct Request {
     series: Vec<Series>,
 }
 
-const SYMBOLS: [&str; 8] =
-    ["", "__name__", "latency_seconds", "hits_total", "trace_id", "abc", "How long.", "seconds"];
+const SYMBOLS: [&str; 9] = [
+    "",
+    "__name__",
+    "latency_seconds",
+    "hits_total",
+    "trace_id",
+    "abc",
+    "How long.",
+    "seconds",
+    "plain_total",
+];
 
 fn send(server: &Server, series: Vec<Series>) -> Answer {
     let symbols = SYMBOLS.map(str::to_owned).into();
@@ -100,6 +113,7 @@ fn histogram(count: u64, timestamp: i64) -> Histogram {
         positive_spans: vec![Span { offset: 0, length: 2 }],
         positive_deltas: vec![2, 1],
         timestamp,
+        start_timestamp: 0,
     }
 }
 
@@ -131,14 +145,14 @@ fn histograms_exemplars_and_metadata_are_there_after_a_kill_and_after_compaction
         metadata: Some(Metadata { metric_type: 3, help: 6, unit: 7 }),
         ..Series::default()
     };
-    let samples = vec![Sample { value: 7.0, timestamp: now }];
+    let samples = vec![Sample { value: 7.0, timestamp: now, start_timestamp: 0 }];
     let hits = Series { labels: vec![1, 3], samples, ..Series::default() };
     let answer = send(&server, vec![latency, hits]);
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
     // What makes no sense is told, and is no reason to refuse the rest.
     let wrong =
         Series { labels: vec![1, 2], histograms: vec![histogram(6, now)], ..Series::default() };
-    let samples = vec![Sample { value: 8.0, timestamp: now + 1 }];
+    let samples = vec![Sample { value: 8.0, timestamp: now + 1, start_timestamp: 0 }];
     let more = Series { labels: vec![1, 3], samples, ..Series::default() };
     let answer = send(&server, vec![wrong, more]);
     let text = "5 observations found in buckets, but the Count field is 6";
@@ -164,4 +178,76 @@ fn histograms_exemplars_and_metadata_are_there_after_a_kill_and_after_compaction
     server.kill();
     server.start_again();
     assert_eq!(told(&server), expected, "from segment and checkpoint");
+}
+
+/// What functions that look at start timestamps say of all that was sent.
+fn starts(server: &Server) -> Value {
+    let value = |query: &str| instant(server.port, query)[0]["value"][1].clone();
+    json!([
+        value("start_timestamp(hits_total) - start_timestamp(latency_seconds)"),
+        value("timestamp(hits_total) - start_timestamp(hits_total)"),
+        value("resets(hits_total[1m])"),
+        value("resets(plain_total[1m])"),
+        value("count_over_time(hits_total[1m])"),
+    ])
+}
+
+#[test]
+fn start_timestamps_are_there_after_a_kill_and_after_compaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let features = "st-storage,use-start-timestamps,promql-experimental-functions";
+    let flags = [
+        "--web.enable-admin-api",
+        "--web.enable-remote-write-receiver",
+        &format!("--enable-feature={features}"),
+    ];
+    let mut server = Server::start(folder.path(), "global: {}\n", &flags);
+    let now = now_ms() - 1_000;
+    // The counter began anew between its samples, though it does not look like it.
+    let samples = vec![
+        Sample { value: 5.0, timestamp: now - 20_000, start_timestamp: now - 30_000 },
+        Sample { value: 9.0, timestamp: now, start_timestamp: now - 10_000 },
+    ];
+    let plain: Vec<Sample> =
+        samples.iter().map(|own| Sample { start_timestamp: 0, ..own.clone() }).collect();
+    let own = Histogram { start_timestamp: now - 15_000, ..histogram(5, now) };
+    let answer = send(
+        &server,
+        vec![
+            Series { labels: vec![1, 3], samples, ..Series::default() },
+            Series { labels: vec![1, 8], samples: plain, ..Series::default() },
+            Series { labels: vec![1, 2], histograms: vec![own], ..Series::default() },
+        ],
+    );
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    let expected = json!(["5", "10", "1", "0", "2"]);
+    assert_eq!(starts(&server), expected);
+    server.kill();
+    server.start_again();
+    assert_eq!(starts(&server), expected, "after a kill");
+    assert_eq!(post_form(server.port, "/api/v1/admin/tsdb/compact", &[]).status, 204);
+    assert_eq!(starts(&server), expected, "after compaction");
+    server.kill();
+    server.start_again();
+    assert_eq!(starts(&server), expected, "from segments");
+}
+
+#[test]
+fn counters_begin_with_a_zero_where_that_feature_is_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags =
+        ["--web.enable-remote-write-receiver", "--enable-feature=created-timestamp-zero-ingestion"];
+    let server = Server::start(folder.path(), "global: {}\n", &flags);
+    let now = now_ms() - 1_000;
+    for (value, timestamp) in [(5.0, now - 5_000), (6.0, now)] {
+        let samples = vec![Sample { value, timestamp, start_timestamp: now - 20_000 }];
+        let hits = Series { labels: vec![1, 3], samples, ..Series::default() };
+        let answer = send(&server, vec![hits]);
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    }
+    let found = instant(server.port, "hits_total[1m]")[0]["values"].clone();
+    let seconds = |ms: i64| json!(ms as f64 / 1000.0);
+    let expected =
+        json!([[seconds(now - 20_000), "0"], [seconds(now - 5_000), "5"], [seconds(now), "6"]]);
+    assert_eq!(found, expected);
 }

@@ -74,6 +74,7 @@ impl Rig {
             log_file_bytes_max: 64 << 20,
             log_file_age_max_ms: i64::MAX,
             future_ms_max: 600_000,
+            start_timestamps: narthex::storage::options::StartTimestamps::default(),
         };
         let (disk, rng) = (Arc::new(SimDisk::new(1)), Arc::new(SimRng::new(1)));
         let registry = Registry::new();

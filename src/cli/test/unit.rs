@@ -374,6 +374,7 @@ fn storage(clock: &Arc<SimClock>) -> Result<Arc<Storage>, String> {
         log_file_bytes_max: 256 << 20,
         log_file_age_max_ms: i64::MAX,
         future_ms_max: 0,
+        start_timestamps: crate::storage::options::StartTimestamps::default(),
     };
     let (disk, rng) = (Arc::new(SimDisk::new(1)), Arc::new(SimRng::new(1)));
     Storage::open(disk, clock.clone(), rng, &Registry::new(), options)

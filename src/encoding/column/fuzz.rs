@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::histogram::samples::{growing, same_bits};
 use super::histogram::{decode_histograms, encode_histograms};
-use super::{Density, decode_timestamps, decode_values, encode_timestamps, encode_values};
+use super::{
+    Density, decode_starts, decode_timestamps, decode_values, encode_starts, encode_timestamps,
+    encode_values,
+};
 use crate::base::fuzz::run;
 
 /// A count, then the chunk.
@@ -38,6 +41,9 @@ fn values_and_timestamps() {
         &mut out,
     );
     seeds.push(seed(150, &out));
+    let mut out = Vec::new();
+    encode_starts(&(0..150).map(|row| 1_000 * (row / 40)).collect::<Vec<_>>(), &mut out);
+    seeds.push(seed(150, &out));
     run("columns", 4_000, seeds, |bytes| {
         let Some((count, chunk)) = split(bytes) else { return false };
         let mut values = Vec::new();
@@ -55,7 +61,9 @@ fn values_and_timestamps() {
         let mut timestamps_ms = Vec::new();
         let are_timestamps = decode_timestamps(chunk, count, &mut timestamps_ms).is_ok();
         assert!(!are_timestamps || timestamps_ms.len() == count);
-        are_values || are_timestamps
+        let starts = decode_starts(chunk, count);
+        assert!(starts.as_ref().is_ok_and(|own| own.len() == count) || starts.is_err());
+        are_values || are_timestamps || starts.is_ok()
     });
 }
 

@@ -171,6 +171,9 @@ pub struct PointHead {
     /// When, in nanoseconds since 1970.
     #[serde(deserialize_with = "json::number")]
     pub time_unix_nano: u64,
+    /// When counting began, likewise; 0: not known.
+    #[serde(deserialize_with = "json::number")]
+    pub start_time_unix_nano: u64,
     /// Bit 0: there is no value any more.
     pub flags: u32,
 }
@@ -179,6 +182,11 @@ impl PointHead {
     /// In milliseconds since 1970.
     pub fn timestamp_ms(&self) -> i64 {
         (self.time_unix_nano / 1_000_000) as i64
+    }
+
+    /// When counting began, in milliseconds since 1970; 0: not known.
+    pub fn start_ms(&self) -> i64 {
+        (self.start_time_unix_nano / 1_000_000) as i64
     }
 
     /// The series ended.
@@ -402,6 +410,7 @@ impl Reader {
         self.count(1)?;
         for_each_field(message, |field, value| {
             match field {
+                2 => out.head.start_time_unix_nano = value.fixed64(field)?,
                 3 => out.head.time_unix_nano = value.fixed64(field)?,
                 4 => out.value = value.double(field)?,
                 6 => out.value = value.fixed64(field)? as i64 as f64,
@@ -419,6 +428,7 @@ impl Reader {
         self.count(1)?;
         for_each_field(message, |field, value| {
             match field {
+                2 => out.head.start_time_unix_nano = value.fixed64(field)?,
                 3 => out.head.time_unix_nano = value.fixed64(field)?,
                 4 => out.count = value.fixed64(field)?,
                 5 => out.sum = Some(value.double(field)?),
@@ -441,6 +451,7 @@ impl Reader {
         for_each_field(message, |field, value| {
             match field {
                 1 => out.head.attributes.push(self.key_value(value, VALUE_DEPTH_MAX)?),
+                2 => out.head.start_time_unix_nano = value.fixed64(field)?,
                 3 => out.head.time_unix_nano = value.fixed64(field)?,
                 4 => out.count = value.fixed64(field)?,
                 5 => out.sum = Some(value.double(field)?),
@@ -475,6 +486,7 @@ impl Reader {
         self.count(1)?;
         for_each_field(message, |field, value| {
             match field {
+                2 => out.head.start_time_unix_nano = value.fixed64(field)?,
                 3 => out.head.time_unix_nano = value.fixed64(field)?,
                 4 => out.count = value.fixed64(field)?,
                 5 => out.sum = value.double(field)?,

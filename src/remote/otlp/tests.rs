@@ -14,23 +14,26 @@ struct Recorder(Arc<Mutex<Vec<String>>>);
 struct Batch {
     recorder: Recorder,
     staged: Vec<String>,
+    since: String,
 }
 
 impl Appender for Recorder {
     fn appender(&self, on_reject: OnReject) -> Box<dyn Append> {
         assert_eq!(on_reject, OnReject::Abort);
-        Box::new(Batch { recorder: self.clone(), staged: Vec::new() })
+        Box::new(Batch { recorder: self.clone(), staged: Vec::new(), since: String::new() })
     }
 }
 
 impl Append for Batch {
     fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
-        self.staged.push(format!("{} {value} @{timestamp_ms}", series.to_labels()));
+        let since = std::mem::take(&mut self.since);
+        self.staged.push(format!("{} {value} @{timestamp_ms}{since}", series.to_labels()));
     }
 
     fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
-        let count = histogram.count;
-        self.staged.push(format!("{} histogram of {count} @{timestamp_ms}", series.to_labels()));
+        let (count, since) = (histogram.count, std::mem::take(&mut self.since));
+        let series = series.to_labels();
+        self.staged.push(format!("{series} histogram of {count} @{timestamp_ms}{since}"));
     }
 
     fn exemplar(&mut self, _: SeriesKey<'_>, _: &Exemplar) {}
@@ -38,6 +41,10 @@ impl Append for Batch {
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
         let Metadata { metric_type, help, unit } = metadata;
         self.staged.push(format!("# {metric} {} {help:?} {unit:?}", metric_type.as_str()));
+    }
+
+    fn start(&mut self, start_ms: i64) {
+        self.since = format!(" since {start_ms}");
     }
 
     fn reject_out_of_order(&mut self, _: bool) {}
@@ -159,6 +166,22 @@ fn summaries_have_quantiles() {
     assert!(
         lines.contains(r#"{__name__="size_bytes_count", instance="7", job="eu/shop"} 2 @1000"#)
     );
+}
+
+#[test]
+fn what_counts_has_a_start() {
+    let body = COUNTER
+        .replace(r#"{"timeUnixNano""#, r#"{"startTimeUnixNano": "500000000", "timeUnixNano""#);
+    let first = |own: &str| own.lines().nth(1).unwrap_or_default().to_owned();
+    assert!(first(&written(&body, &options())).ends_with(" 3 @1000 since 500"));
+    let gauge = body.replace("\"isMonotonic\": true", "\"isMonotonic\": false");
+    assert!(first(&written(&gauge, &options())).ends_with(" 3 @1000"));
+    let body = HISTOGRAM
+        .replace(r#"{"timeUnixNano""#, r#"{"startTimeUnixNano": "500000000", "timeUnixNano""#);
+    let lines = written(&body, &options());
+    assert_eq!(lines.matches(" since 500").count(), 5, "none where it ended: {lines}");
+    let native = Options { histograms_to_custom_buckets: true, ..options() };
+    assert!(written(&body, &native).contains(" histogram of 3 @1000 since 500"));
 }
 
 #[test]

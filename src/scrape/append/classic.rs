@@ -41,6 +41,8 @@ pub(super) struct Open {
     pub classic: Classic,
     /// Explicit timestamp.
     pub timestamp_ms: Option<i64>,
+    /// When counting began; 0: not known.
+    pub start_ms: i64,
     /// Those with a time.
     pub exemplars: Vec<Exemplar>,
 }

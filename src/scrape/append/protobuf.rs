@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::classic::{Classic, PartOf};
-use super::{BodyAppender, Progress, ScrapeError, Scraped};
+use super::{BodyAppender, Progress, ScrapeError, Scraped, Value};
 use crate::encoding::wire::exposition::format_openmetrics;
 use crate::encoding::wire::exposition_proto::{Families, Family, Metric, decode_exemplar};
 use crate::encoding::wire::series::{Pair, check_unique};
@@ -213,7 +213,7 @@ impl OneMetric<'_, '_, '_, '_> {
         } else {
             self.metric.exemplars.clone()
         };
-        self.stage(Series::Native, Scraped::Histogram(&own.compacted()), &exemplars)
+        self.stage(Series::Native, Value::Histogram(&own.compacted()), &exemplars)
     }
 
     fn converted(&mut self) -> Result<(), ScrapeError> {
@@ -226,7 +226,7 @@ impl OneMetric<'_, '_, '_, '_> {
             exemplars.extend(exemplar);
         }
         match classic.convert() {
-            Some(own) => self.stage(Series::Native, Scraped::Histogram(&own), &exemplars),
+            Some(own) => self.stage(Series::Native, Value::Histogram(&own), &exemplars),
             None => Ok(()),
         }
     }
@@ -241,27 +241,28 @@ impl OneMetric<'_, '_, '_, '_> {
             Some(own) => std::slice::from_ref(own),
             None => &[],
         };
-        self.stage(series, Scraped::Float(value), exemplars)
+        self.stage(series, Value::Float(value), exemplars)
     }
 
     fn stage(
         &mut self,
         series: Series,
-        value: Scraped<'_>,
+        value: Value<'_>,
         exemplars: &[&[u8]],
     ) -> Result<(), ScrapeError> {
         let (id, is_new) = self.line(series)?;
         self.body.cache.link(self.progress.last, id);
         self.progress.last = Some(id);
         let is_first = self.body.cache.see(id);
-        let explicit_ms = self.metric.timestamp_ms;
-        let at = self.body.stage(id, value, explicit_ms, is_new, is_first, self.progress);
+        let Metric { timestamp_ms, start_ms, .. } = *self.metric;
+        let scraped = Scraped { value, timestamp_ms, start_ms: start_ms.unwrap_or(0) };
+        let at = self.body.stage(id, scraped, is_new, is_first, self.progress);
         let Some(timestamp_ms) = at else { return Ok(()) };
         let mut found = Vec::new();
         for bytes in exemplars {
             let Ok(own) = decode_exemplar(bytes) else { continue };
             // Those of a native histogram come again with each scrape: only their own time tells.
-            let is_histogram = matches!(value, Scraped::Histogram(_));
+            let is_histogram = matches!(value, Value::Histogram(_));
             if own.timestamp_ms.is_none() && is_histogram {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Bodies against a recording store.
 
 mod histograms;
+mod starts;
 
 use insta::assert_snapshot;
 

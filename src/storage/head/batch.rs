@@ -6,13 +6,14 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use crate::encoding::column::histogram::check_size;
 use crate::model::exemplar::Exemplar;
-use crate::model::histogram::Histogram;
+use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::metadata::Metadata;
 use crate::storage::append::{Append, AppendError, Appended, OnReject, SeriesKey, Ticket};
 use crate::storage::exemplars::StagedExemplar;
 use crate::storage::fingerprint::{HashKey, push_canonical};
 use crate::storage::log::directory::NONE;
 use crate::storage::log::histogram::push_histogram;
+use crate::storage::options::StartTimestamps;
 use crate::storage::registry::SeriesRef;
 use crate::storage::store::Store;
 
@@ -34,13 +35,25 @@ pub enum StagedSeries {
     Unknown(u32),
 }
 
+/// How a sample is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As usual.
+    Usual,
+    /// Out-of-order data is refused.
+    Strict,
+    /// The zero that a counter begins with: taken if it is the newest of its series; it does not
+    /// count, and it is no harm when it is refused.
+    Zero,
+}
+
 /// A sample to be judged.
 #[derive(Clone, Copy, Debug)]
 pub struct StagedSample {
     /// Its series.
     pub series: StagedSeries,
-    /// Whether out-of-order data is refused.
-    pub strict: bool,
+    /// What is refused, and whether that is told.
+    pub manner: Manner,
     /// Its time.
     pub timestamp_ms: i64,
     /// Its value; for a histogram a hash of it, which no other one has.
@@ -73,6 +86,8 @@ pub struct Staged {
     pub histogram_bytes: Vec<u8>,
     /// Where each of them ends.
     pub histogram_ends: Vec<usize>,
+    /// Positions of samples whose start is known, ascending, and that start.
+    pub starts: Vec<(u32, i64)>,
 }
 
 impl Staged {
@@ -87,7 +102,7 @@ impl Staged {
 struct Pending {
     fingerprint: u128,
     end: usize,
-    strict: bool,
+    manner: Manner,
     timestamp_ms: i64,
     bits: u64,
     histogram: u32,
@@ -97,7 +112,7 @@ struct Pending {
 pub struct Batch {
     store: Arc<Store>,
     on_reject: OnReject,
-    strict: bool,
+    manner: Manner,
     /// Canonical labels of `pending`, one after the other.
     text: Vec<u8>,
     pending: Vec<Pending>,
@@ -105,6 +120,8 @@ pub struct Batch {
     staged: Staged,
     /// Position in `staged.unknown` by fingerprint, so that each new series is kept once.
     unknown_by: HashMap<u128, u32>,
+    /// Of the next sample.
+    start_ms: i64,
     /// Keeps the numbers of `staged` from being given to other series.
     _pin: Arc<()>,
 }
@@ -116,12 +133,13 @@ impl Batch {
         Self {
             store,
             on_reject,
-            strict: false,
+            manner: Manner::Usual,
             text: Vec::new(),
             pending: Vec::new(),
             last: None,
             staged: Staged::default(),
             unknown_by: HashMap::new(),
+            start_ms: 0,
             _pin: pin,
         }
     }
@@ -150,8 +168,8 @@ impl Batch {
                 }
             };
             start = pending.end;
-            let Pending { strict, timestamp_ms, bits, histogram, .. } = pending;
-            let sample = StagedSample { series, strict, timestamp_ms, bits, histogram };
+            let Pending { manner, timestamp_ms, bits, histogram, .. } = pending;
+            let sample = StagedSample { series, manner, timestamp_ms, bits, histogram };
             self.staged.samples.push(sample);
         }
         self.text.clear();
@@ -161,27 +179,72 @@ impl Batch {
         let start = self.text.len();
         push_canonical(series, &mut self.text);
         let fingerprint = self.store.key.fingerprint(&self.text[start..]);
-        let (end, strict) = (self.text.len(), self.strict);
-        self.pending.push(Pending { fingerprint, end, strict, timestamp_ms, bits, histogram });
+        let (end, manner) = (self.text.len(), self.manner);
+        let start_ms = std::mem::take(&mut self.start_ms);
+        if start_ms != 0 && self.store.options.start_timestamps.are_kept {
+            let position = self.staged.samples.len() + self.pending.len();
+            self.staged.starts.push((position as u32, start_ms));
+        }
+        self.pending.push(Pending { fingerprint, end, manner, timestamp_ms, bits, histogram });
         if self.pending.len() == PENDING_MAX {
             self.look_up();
         }
     }
 }
 
-impl Append for Batch {
-    fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
-        self.stage(series, timestamp_ms, value.to_bits(), NONE);
+/// What a histogram begins with.
+fn zero_like(own: &Histogram) -> Histogram {
+    Histogram {
+        reset_hint: ResetHint::CounterReset,
+        schema: own.schema,
+        zero_threshold: own.zero_threshold,
+        custom_bounds: own.custom_bounds.clone(),
+        ..Histogram::default()
+    }
+}
+
+impl Batch {
+    /// Stages the zero at the start of the next sample, if it is to have one.
+    fn begin_with_zero(
+        &mut self,
+        series: SeriesKey<'_>,
+        timestamp_ms: i64,
+        like: Option<&Histogram>,
+    ) {
+        let start_ms = self.start_ms;
+        let is_wanted = self.store.options.start_timestamps.begin_with_zero;
+        if start_ms == 0 || !is_wanted || timestamp_ms <= start_ms {
+            return;
+        }
+        self.start_ms = 0;
+        let manner = std::mem::replace(&mut self.manner, Manner::Zero);
+        match like {
+            None => self.stage(series, start_ms, 0, NONE),
+            Some(own) => self.stage_histogram(series, start_ms, &zero_like(own)),
+        }
+        (self.manner, self.start_ms) = (manner, start_ms);
     }
 
-    fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
-        assert!(check_size(histogram), "a histogram was not checked");
+    fn stage_histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
         let start = self.staged.histogram_bytes.len();
         push_histogram(histogram, &mut self.staged.histogram_bytes);
         let bits = histogram_bits(self.store.key, &self.staged.histogram_bytes[start..]);
         let position = self.staged.histogram_ends.len() as u32;
         self.staged.histogram_ends.push(self.staged.histogram_bytes.len());
         self.stage(series, timestamp_ms, bits, position);
+    }
+}
+
+impl Append for Batch {
+    fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
+        self.begin_with_zero(series, timestamp_ms, None);
+        self.stage(series, timestamp_ms, value.to_bits(), NONE);
+    }
+
+    fn histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
+        assert!(check_size(histogram), "a histogram was not checked");
+        self.begin_with_zero(series, timestamp_ms, Some(histogram));
+        self.stage_histogram(series, timestamp_ms, histogram);
     }
 
     fn exemplar(&mut self, series: SeriesKey<'_>, exemplar: &Exemplar) {
@@ -202,8 +265,14 @@ impl Append for Batch {
         }
     }
 
+    fn start(&mut self, start_ms: i64) {
+        if self.store.options.start_timestamps != StartTimestamps::default() {
+            self.start_ms = start_ms;
+        }
+    }
+
     fn reject_out_of_order(&mut self, yes: bool) {
-        self.strict = yes;
+        self.manner = if yes { Manner::Strict } else { Manner::Usual };
     }
 
     fn commit(mut self: Box<Self>) -> Result<(Appended, Ticket), AppendError> {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::batch::{Staged, StagedSample, StagedSeries, UnknownSeries};
+use super::batch::{Manner, Staged, StagedSample, StagedSeries, UnknownSeries};
 use super::groups::{Accepted, Groups, write_loose};
 use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
 use super::limits::Budget;
+use super::starts::{START_BYTES_MAX, Started, WrittenStarts};
 use crate::model::exemplar::LABEL_LETTERS_MAX;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
@@ -60,6 +61,8 @@ pub struct Writer {
     pub head_max_ms: Option<i64>,
     /// Rows' series.
     pub groups: Groups,
+    /// Start timestamps in the open log file.
+    pub starts: WrittenStarts,
     /// Whether the store was closed.
     pub is_closed: bool,
     frame: FrameWriter,
@@ -81,6 +84,18 @@ struct AcceptedHistogram {
     timestamp_ms: i64,
     /// Its position among the staged ones.
     position: u32,
+    /// When counting began; 0: not known.
+    start_ms: i64,
+}
+
+impl Started for AcceptedHistogram {
+    fn series(&self) -> SeriesRef {
+        self.series
+    }
+
+    fn start_ms(&self) -> i64 {
+        self.start_ms
+    }
 }
 
 /// An out-of-order sample that is taken.
@@ -88,6 +103,22 @@ struct AcceptedHistogram {
 enum Late {
     Float(Accepted),
     Histogram(AcceptedHistogram),
+}
+
+impl Started for Late {
+    fn series(&self) -> SeriesRef {
+        match self {
+            Self::Float(own) => own.series,
+            Self::Histogram(own) => own.series,
+        }
+    }
+
+    fn start_ms(&self) -> i64 {
+        match self {
+            Self::Float(own) => own.start_ms,
+            Self::Histogram(own) => own.start_ms,
+        }
+    }
 }
 
 /// A new number for an unknown series, or the one that another commit gave it.
@@ -123,6 +154,7 @@ impl Writer {
             newest,
             head_max_ms,
             groups,
+            starts: WrittenStarts::default(),
             is_closed: false,
             frame: FrameWriter::default(),
             accepted: Vec::new(),
@@ -143,7 +175,7 @@ impl Writer {
     /// refused one ends it, and the writer is as before.
     fn judge(
         &mut self,
-        samples: &[StagedSample],
+        staged: &Staged,
         resolved: &[Resolved],
         bounds: Bounds,
         on_reject: OnReject,
@@ -157,7 +189,9 @@ impl Writer {
         self.limited_count = 0;
         let mut bounds = bounds;
         let (mut count, mut histogram_count) = (0, 0);
-        for (position, sample) in samples.iter().enumerate() {
+        let mut starts = staged.starts.iter().peekable();
+        for (position, sample) in staged.samples.iter().enumerate() {
+            let start_ms = starts.next_if(|own| own.0 as usize == position).map_or(0, |own| own.1);
             let series = match sample.series {
                 StagedSeries::Known(series) => series,
                 StagedSeries::Unknown(position) => {
@@ -170,10 +204,13 @@ impl Writer {
                 }
             };
             let newest = self.newest.get(series);
-            let StagedSample { timestamp_ms, bits, strict, histogram, .. } = *sample;
-            let accepted = Accepted { series, timestamp_ms, bits, changed: bits != newest.1 };
+            let StagedSample { timestamp_ms, bits, manner, histogram, .. } = *sample;
+            let strict = manner != Manner::Usual;
+            let changed = bits != newest.1;
+            let accepted = Accepted { series, timestamp_ms, bits, changed, start_ms };
             let is_float = histogram == NONE;
-            let as_histogram = AcceptedHistogram { series, timestamp_ms, position: histogram };
+            let as_histogram =
+                AcceptedHistogram { series, timestamp_ms, position: histogram, start_ms };
             let judged_by = self.newest.get_for(series, timestamp_ms);
             match bounds.judge(judged_by, timestamp_ms, bits, strict) {
                 Verdict::InOrder => {
@@ -193,6 +230,7 @@ impl Writer {
                 }
                 Verdict::Late if is_float => self.late.push(Late::Float(accepted)),
                 Verdict::Late => self.late.push(Late::Histogram(as_histogram)),
+                Verdict::Same | Verdict::Refused(_) if manner == Manner::Zero => continue,
                 Verdict::Same => {}
                 Verdict::Refused(reason) if on_reject == OnReject::Abort => {
                     for (series, ms, bits, is_hollow) in self.undo.drain(..).rev() {
@@ -208,8 +246,10 @@ impl Writer {
             }
             // In an empty head the first sample tells where it begins.
             bounds.head_max_ms.get_or_insert(timestamp_ms);
-            count += 1;
-            histogram_count += u64::from(!is_float);
+            if manner != Manner::Zero {
+                count += 1;
+                histogram_count += u64::from(!is_float);
+            }
         }
         Ok((count, histogram_count))
     }
@@ -217,8 +257,12 @@ impl Writer {
     /// Writes the frame and lets readers see it; false when there is nothing to write.
     fn write(&mut self, staged: &Staged) -> io::Result<bool> {
         let base_ms = self.active.header().base_ms;
-        self.groups.write(&mut self.accepted, base_ms, &mut self.frame);
-        write_histograms(&self.histograms, staged, base_ms, &mut self.frame);
+        if staged.starts.is_empty() && self.starts.is_empty() {
+            self.groups.write(&mut self.accepted, base_ms, &mut self.frame);
+            write_histograms(&self.histograms, staged, base_ms, &mut self.frame);
+        } else {
+            self.write_with_starts(staged, base_ms);
+        }
         self.write_late(staged, base_ms);
         if self.frame.is_empty() {
             return Ok(false);
@@ -248,10 +292,42 @@ impl Writer {
         Ok(true)
     }
 
+    /// Writes samples that are in order, those of one time together, behind their starts.
+    fn write_with_starts(&mut self, staged: &Staged, base_ms: i64) {
+        self.accepted.sort_by_key(|own| own.timestamp_ms);
+        let mut rest = &mut *self.accepted;
+        while let Some(first) = rest.first() {
+            let now_ms = first.timestamp_ms;
+            let now = rest.partition_point(|own| own.timestamp_ms == now_ms);
+            let mut end = self.starts.tell(rest, now, base_ms, &mut self.frame);
+            if let Some(next) = rest.get(end) {
+                let next_ms = next.timestamp_ms;
+                end = rest.partition_point(|own| own.timestamp_ms < next_ms);
+            }
+            let (part, behind) = rest.split_at_mut(end);
+            self.groups.write(part, base_ms, &mut self.frame);
+            rest = behind;
+        }
+        self.histograms.sort_by_key(|own| own.timestamp_ms);
+        let mut rest = &*self.histograms;
+        while let Some(first) = rest.first() {
+            let now = rest.partition_point(|own| own.timestamp_ms == first.timestamp_ms);
+            let end = self.starts.tell(rest, now, base_ms, &mut self.frame);
+            let (part, behind) = rest.split_at(end);
+            write_histograms(part, staged, base_ms, &mut self.frame);
+            rest = behind;
+        }
+    }
+
     /// Writes late samples in the order in which they were accepted, whatever their kind.
     fn write_late(&mut self, staged: &Staged, base_ms: i64) {
         let is_float = |own: &Late| matches!(own, Late::Float(_));
-        for part in self.late.chunk_by(|a, b| is_float(a) == is_float(b)) {
+        let mut rest = &*self.late;
+        while let Some(first) = rest.first() {
+            let end = self.starts.tell(rest, 1, base_ms, &mut self.frame);
+            let other = rest[..end].iter().position(|own| is_float(own) != is_float(first));
+            let (part, behind) = rest.split_at(other.unwrap_or(end));
+            rest = behind;
             let (mut floats, mut histograms) = (Vec::new(), Vec::new());
             for own in part {
                 match own {
@@ -319,7 +395,7 @@ impl Store {
                 appended.rejected_examples.push(Rejected { reason, labels, timestamp_ms });
             }
         };
-        let judged = writer.judge(&staged.samples, &resolved, bounds, on_reject, &mut reject);
+        let judged = writer.judge(&staged, &resolved, bounds, on_reject, &mut reject);
         match judged {
             Ok((count, histograms)) => {
                 (appended.sample_count, appended.histogram_count) = (count, histograms);
@@ -368,8 +444,10 @@ impl Store {
         let exemplar =
             |own: &StagedExemplar| EXEMPLAR_BYTES_MAX + own.canonical.len() + 6 * LABEL_LETTERS_MAX;
         let exemplars: usize = staged.exemplars.iter().map(exemplar).sum();
-        let bytes =
-            FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES + series + metadata + samples + exemplars;
+        let has_starts = !staged.starts.is_empty() || !writer.starts.is_empty();
+        let starts = if has_starts { staged.samples.len() * START_BYTES_MAX } else { 0 };
+        let fixed = FRAME_HEADER_BYTES + FRAME_EXTRA_BYTES;
+        let bytes = fixed + series + metadata + samples + exemplars + starts;
         let end_bytes = writer.end_bytes + bytes as u64;
         let made = if writer.active.allocated_bytes() < end_bytes && !self.may_grow() {
             Err(io::ErrorKind::StorageFull.into())

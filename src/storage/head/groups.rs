@@ -27,6 +27,8 @@ pub struct Accepted {
     pub bits: u64,
     /// Whether the value differs from the series' sample before.
     pub changed: bool,
+    /// When counting began; 0: not known.
+    pub start_ms: i64,
 }
 
 #[derive(Debug)]

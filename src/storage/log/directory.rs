@@ -32,35 +32,46 @@ pub struct Place {
     previous: u32,
 }
 
-/// A sample on its own, and the one of its series before.
+/// Something of a series on its own, and what was before it of the same series.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct Link<T> {
     offset: u32,
     previous: u32,
+    own: T,
 }
 
-/// Samples on their own.
-#[derive(Debug, Default)]
-struct Chains {
-    /// Newest sample by series.
+/// Samples on their own, or start timestamps.
+#[derive(Debug)]
+struct Chains<T> {
+    /// The newest by series.
     newest: HashMap<u32, u32, RandomState>,
-    all: Vec<Link>,
+    all: Vec<Link<T>>,
 }
 
-impl Chains {
-    fn add(&mut self, series: u32, offset: u32) {
+impl<T> Default for Chains<T> {
+    fn default() -> Self {
+        Self { newest: HashMap::default(), all: Vec::new() }
+    }
+}
+
+impl<T: Copy> Chains<T> {
+    fn add(&mut self, series: u32, offset: u32, own: T) {
         let index = self.all.len() as u32;
         let previous = self.newest.insert(series, index).unwrap_or(NONE);
-        self.all.push(Link { offset, previous });
+        self.all.push(Link { offset, previous, own });
     }
 
-    fn offsets(&self, series: u32) -> impl Iterator<Item = u32> {
+    fn links(&self, series: u32) -> impl Iterator<Item = Link<T>> {
         let mut next = self.newest.get(&series).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
             let link = *self.all.get(next as usize)?;
             next = link.previous;
-            Some(link.offset)
+            Some(link)
         })
+    }
+
+    fn offsets(&self, series: u32) -> impl Iterator<Item = u32> {
+        self.links(series).map(|link| link.offset)
     }
 }
 
@@ -71,8 +82,9 @@ pub struct Directory {
     /// Newest place by series, or [`NONE`].
     place_of: Vec<u32>,
     places: Vec<Place>,
-    loose: Chains,
-    histograms: Chains,
+    loose: Chains<()>,
+    histograms: Chains<()>,
+    starts: Chains<i64>,
     range: TimeRange,
 }
 
@@ -84,6 +96,7 @@ impl Default for Directory {
             places: Vec::new(),
             loose: Chains::default(),
             histograms: Chains::default(),
+            starts: Chains::default(),
             range: TimeRange { min_ms: i64::MAX, max_ms: i64::MIN },
         }
     }
@@ -128,14 +141,19 @@ impl Directory {
 
     /// Notes a loose sample.
     pub fn add_loose(&mut self, series: u32, offset: u32, timestamp_ms: i64) {
-        self.loose.add(series, offset);
+        self.loose.add(series, offset, ());
         self.note(timestamp_ms);
     }
 
     /// Notes a native histogram.
     pub fn add_histogram(&mut self, series: u32, offset: u32, timestamp_ms: i64) {
-        self.histograms.add(series, offset);
+        self.histograms.add(series, offset, ());
         self.note(timestamp_ms);
+    }
+
+    /// Notes when counting began, of what follows of a series.
+    pub fn add_start(&mut self, series: u32, offset: u32, start_ms: i64) {
+        self.starts.add(series, offset, start_ms);
     }
 
     fn note(&mut self, timestamp_ms: i64) {
@@ -166,6 +184,16 @@ impl Directory {
     /// Positions of the native histograms of a series, newest first.
     pub fn histograms(&self, series: u32) -> impl Iterator<Item = u32> {
         self.histograms.offsets(series)
+    }
+
+    /// Start timestamps of a series, newest first: where in the file they begin to hold.
+    pub fn starts(&self, series: u32) -> impl Iterator<Item = (u32, i64)> {
+        self.starts.links(series).map(|link| (link.offset, link.own))
+    }
+
+    /// Whether the file has start timestamps of the series.
+    pub fn has_starts(&self, series: u32) -> bool {
+        !self.starts.all.is_empty() && self.starts.newest.contains_key(&series)
     }
 
     /// Whether the file may have samples of the series.

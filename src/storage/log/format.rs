@@ -5,6 +5,7 @@
 //! a reason.
 
 use super::exemplar::read_exemplar;
+use super::starts::{read_series_list, read_starts};
 use crate::model::exemplar::Exemplar;
 use crate::model::metadata::{Metadata, MetricType};
 
@@ -194,6 +195,8 @@ pub enum Section {
     Histograms = 6,
     /// Exemplars.
     Exemplars = 7,
+    /// Start timestamps of series.
+    Starts = 8,
 }
 
 /// A frame under construction.
@@ -476,6 +479,15 @@ pub enum Record<'a> {
         /// The exemplar.
         exemplar: Exemplar,
     },
+    /// When counting began, of what follows of some series.
+    Starts {
+        /// Position of the record in the file.
+        offset: u32,
+        /// That moment; 0: not known.
+        start_ms: i64,
+        /// The series.
+        series: Vec<u32>,
+    },
 }
 
 impl Record<'_> {
@@ -485,6 +497,7 @@ impl Record<'_> {
             Self::Members { group, series } => {
                 *group < NUMBERS_MAX && series.iter().all(|own| *own < NUMBERS_MAX)
             }
+            Self::Starts { series, .. } => series.iter().all(|own| *own < NUMBERS_MAX),
             Self::Row { group: number, .. }
             | Self::Series { series: number, .. }
             | Self::Loose { series: number, .. }
@@ -561,6 +574,7 @@ pub fn visit_records<'a>(
                 6 => read_histogram_record(&mut section, &mut last_series, base_ms),
                 7 => read_exemplar(&mut section, base_ms)
                     .map(|(canonical, exemplar)| Record::Exemplar { canonical, exemplar }),
+                8 => read_starts_record(&mut section, base_ms),
                 _ => return Err("unknown section"),
             };
             let record = record.ok_or(short)?;
@@ -578,18 +592,13 @@ fn read_series<'a>(section: &mut Cursor<'a>) -> Option<Record<'a>> {
 }
 
 fn read_members<'a>(section: &mut Cursor<'a>) -> Option<Record<'a>> {
-    let group = section.varint_u32()?;
-    let count = usize::try_from(section.varint()?).ok()?;
-    if count > GROUP_SLOTS_MAX {
-        return None;
-    }
-    let mut last = 0_i64;
-    let mut series = Vec::with_capacity(count);
-    for _ in 0..count {
-        last = last.checked_add(section.zigzag()?)?;
-        series.push(u32::try_from(last).ok()?);
-    }
-    Some(Record::Members { group, series })
+    Some(Record::Members { group: section.varint_u32()?, series: read_series_list(section)? })
+}
+
+fn read_starts_record<'a>(section: &mut Cursor<'a>, base_ms: i64) -> Option<Record<'a>> {
+    let offset = u32::try_from(section.at()).ok()?;
+    let (start_ms, series) = read_starts(section, base_ms)?;
+    Some(Record::Starts { offset, start_ms, series })
 }
 
 /// Appends new members of a group.

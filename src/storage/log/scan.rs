@@ -121,6 +121,12 @@ pub fn add_to_directory(
             directory.add_histogram(series, shift_bytes + offset, timestamp_ms);
             Ok(())
         }
+        Record::Starts { offset, start_ms, series } => {
+            for series in series {
+                directory.add_start(series, shift_bytes + offset, start_ms);
+            }
+            Ok(())
+        }
         Record::Series { .. } | Record::Metadata { .. } | Record::Exemplar { .. } => Ok(()),
     })
 }

@@ -244,11 +244,13 @@ impl Groups {
     }
 }
 
-/// Group and slot of a series whose samples are all in rows of one group; `Err` when they are not.
+/// Group and slot of a series whose samples are all in rows of one group and have no start
+/// timestamps; `Err` when that is not so.
 fn only_place(directory: &Directory, series: SeriesRef) -> Result<Option<(u32, u32)>, ()> {
     let mut places = directory.places(series);
     let place = places.next();
-    let is_alone = directory.loose(series).next().is_none()
+    let is_alone = !directory.has_starts(series)
+        && directory.loose(series).next().is_none()
         && directory.histograms(series).next().is_none()
         && places.next().is_none();
     if !is_alone {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::merge::{Parts, Times, Value};
+use super::merge::{Parts, Times, Value, starts_of};
 use crate::model::histogram::Histogram;
 use crate::model::sample::TimeRange;
 use crate::storage::delete::{Hidden, Ranges, visible};
@@ -33,6 +33,19 @@ struct Gathered {
     values: Vec<f64>,
     offsets: Vec<u32>,
     histograms: Vec<(i64, u32, Arc<Histogram>)>,
+    starts: Starts,
+}
+
+/// Start timestamps of a series, and where in the file they begin to hold; ascending.
+#[derive(Default)]
+struct Starts(Vec<(u32, i64)>);
+
+impl Starts {
+    /// Of the sample at a place in the file; 0: not known.
+    fn at(&self, offset: u32) -> i64 {
+        let before = self.0.partition_point(|own| own.0 < offset);
+        before.checked_sub(1).map_or(0, |last| self.0[last].1)
+    }
 }
 
 /// Positions of samples on their own, newest first, by series among those that are read.
@@ -47,6 +60,7 @@ struct Plan {
     rows: Vec<Vec<u32>>,
     loose: Alone,
     histograms: Alone,
+    starts: Vec<(usize, Starts)>,
 }
 
 impl Plan {
@@ -68,6 +82,11 @@ impl Plan {
             let histograms: Vec<u32> = directory.histograms(*series).filter(is_visible).collect();
             if !histograms.is_empty() {
                 plan.histograms.push((target, histograms));
+            }
+            if directory.has_starts(*series) {
+                let mut starts: Vec<_> = directory.starts(*series).collect();
+                starts.reverse();
+                plan.starts.push((target, Starts(starts)));
             }
         }
         plan.wanted.sort_unstable_by_key(|wanted| (wanted.group, wanted.slot));
@@ -174,6 +193,9 @@ pub fn read(
         }
     }
     log.check_whole(&bytes)?;
+    for (target, starts) in plan.starts {
+        gathered[target].starts = starts;
+    }
     for (own, (position, _)) in gathered.into_iter().zip(series) {
         own.finish(&mut parts[*position]);
     }
@@ -229,9 +251,14 @@ impl Gathered {
 
     /// In order of time; of equal times the one accepted first.
     fn finish(self, parts: &mut Parts) {
-        if self.histograms.is_empty() {
+        if self.histograms.is_empty() && self.starts.0.is_empty() {
             let (times, values) = self.floats();
             parts.push(Times::Own(times), values);
+            return;
+        }
+        if self.histograms.is_empty() && self.times.is_sorted_by(|a, b| a < b) {
+            let starts = starts_of(self.offsets.iter().map(|at| self.starts.at(*at)));
+            parts.push_started(Times::Own(self.times), self.values, starts);
             return;
         }
         let floats = self.values.into_iter().map(Value::Float);
@@ -242,7 +269,9 @@ impl Gathered {
         let mut all: Vec<(i64, u32, Value)> = floats.chain(histograms).collect();
         all.sort_by_key(|(ms, at, _)| (*ms, *at));
         all.dedup_by_key(|found| found.0);
-        parts.push_mixed(all.into_iter().map(|(ms, _, value)| (ms, value)).collect());
+        let starts = self.starts;
+        let all = all.into_iter().map(|(ms, at, value)| (ms, (value, starts.at(at))));
+        parts.push_mixed(all.collect());
     }
 
     fn floats(self) -> (Vec<i64>, Vec<f64>) {

@@ -130,7 +130,17 @@ impl Value {
     }
 }
 
-type Part = (Times, Values);
+/// When the counting began that each sample tells of, 0 where that is not known; `None`: nowhere.
+pub type Starts = Option<Arc<[i64]>>;
+
+struct Part {
+    times: Times,
+    values: Values,
+    starts: Starts,
+}
+
+/// A value, and when the counting began that it tells of; 0: not known.
+type StartedValue = (Value, i64);
 
 /// Samples of one series, in the order in which they were accepted: where two parts have the
 /// same timestamp, the earlier part's value counts.
@@ -140,29 +150,36 @@ pub struct Parts(Vec<Part>);
 impl Parts {
     /// Adds samples; as many values as timestamps.
     pub fn push(&mut self, times: Times, values: impl Into<Values>) {
+        self.push_started(times, values, None);
+    }
+
+    /// The same with as many starts.
+    pub fn push_started(&mut self, times: Times, values: impl Into<Values>, starts: Starts) {
         let values = values.into();
         debug_assert_eq!(times.len(), values.len());
+        debug_assert!(starts.as_ref().is_none_or(|starts| starts.len() == times.len()));
         debug_assert!(times.is_sorted_by(|a, b| a < b));
         if !values.is_empty() {
-            self.0.push((times, values));
+            self.0.push(Part { times, values, starts });
         }
     }
 
     /// Adds samples of both kinds, strictly ascending in time.
-    pub fn push_mixed(&mut self, samples: Vec<(i64, Value)>) {
+    pub fn push_mixed(&mut self, samples: Vec<(i64, StartedValue)>) {
         self.0.extend(split(samples));
     }
 
     /// The merged samples.
     pub fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
-        let in_order = self.0.windows(2).all(|pair| pair[0].0.last() < pair[1].0.first());
+        let in_order = self.0.windows(2).all(|pair| pair[0].times.last() < pair[1].times.first());
         let parts = if in_order { self.0 } else { self.merge() };
         let mut runs = Vec::new();
         let mut parts = parts.into_iter().peekable();
         while let Some(first) = parts.next() {
-            let is_histograms = first.1.is_histograms();
+            let is_histograms = first.values.is_histograms();
+            let same_kind = |next: &Part| next.values.is_histograms() == is_histograms;
             let mut run = vec![first];
-            while let Some(next) = parts.next_if(|next| next.1.is_histograms() == is_histograms) {
+            while let Some(next) = parts.next_if(same_kind) {
                 run.push(next);
             }
             runs.push(run_of(run, sharing));
@@ -172,28 +189,27 @@ impl Parts {
 
     /// Parts that ascend in time.
     fn merge(self) -> Vec<Part> {
-        let is_floats = self.0.iter().all(|part| !part.1.is_histograms());
-        if is_floats {
-            let pairs = |(times, values): &Part| match values {
+        let is_plain = |part: &Part| !part.values.is_histograms() && part.starts.is_none();
+        if self.0.iter().all(is_plain) {
+            let pairs = |part: &Part| match &part.values {
                 Values::Floats(values) => {
-                    times.iter().copied().zip(values.iter().copied()).collect()
+                    part.times.iter().copied().zip(values.iter().copied()).collect()
                 }
                 Values::Histograms(_) => Vec::new(),
             };
             let all: Vec<(i64, f64)> = self.0.iter().flat_map(pairs).collect();
             let (times, values): (Vec<_>, Vec<_>) = first_of_each_time(all).into_iter().unzip();
-            return vec![(Times::Own(times), values.into())];
+            return vec![Part { times: Times::Own(times), values: values.into(), starts: None }];
         }
         let mut all = Vec::new();
-        for (times, values) in self.0 {
-            match values {
-                Values::Floats(values) => {
-                    all.extend(times.iter().copied().zip(values.into_iter().map(Value::Float)));
-                }
-                Values::Histograms(values) => {
-                    all.extend(times.iter().copied().zip(values.into_iter().map(Value::Histogram)));
-                }
-            }
+        for Part { times, values, starts } in self.0 {
+            let values: Vec<Value> = match values {
+                Values::Floats(values) => values.into_iter().map(Value::Float).collect(),
+                Values::Histograms(values) => values.into_iter().map(Value::Histogram).collect(),
+            };
+            let start = |at: usize| starts.as_ref().map_or(0, |starts| starts[at]);
+            let values = values.into_iter().enumerate().map(|(at, value)| (value, start(at)));
+            all.extend(times.iter().copied().zip(values));
         }
         split(first_of_each_time(all))
     }
@@ -206,46 +222,62 @@ fn first_of_each_time<T>(mut all: Vec<(i64, T)>) -> Vec<(i64, T)> {
 }
 
 /// Neighbours of one kind.
-fn split(samples: Vec<(i64, Value)>) -> Vec<Part> {
-    let part = |run: &[(i64, Value)]| {
+fn split(samples: Vec<(i64, StartedValue)>) -> Vec<Part> {
+    let part = |run: &[(i64, StartedValue)]| {
         let times = Times::Own(run.iter().map(|sample| sample.0).collect());
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-        for (_, value) in run {
+        for (_, (value, _)) in run {
             match value {
                 Value::Float(value) => floats.push(*value),
                 Value::Histogram(value) => histograms.push(Arc::clone(value)),
             }
         }
-        (times, if histograms.is_empty() { floats.into() } else { histograms.into() })
+        let values = if histograms.is_empty() { floats.into() } else { histograms.into() };
+        let starts = starts_of(run.iter().map(|sample| sample.1.1));
+        Part { times, values, starts }
     };
-    samples.chunk_by(|a, b| a.1.is_histogram() == b.1.is_histogram()).map(part).collect()
+    samples.chunk_by(|a, b| a.1.0.is_histogram() == b.1.0.is_histogram()).map(part).collect()
+}
+
+/// Starts, when any of them is known.
+pub fn starts_of(mut starts: impl Iterator<Item = i64> + Clone) -> Starts {
+    let is_any = starts.clone().any(|start_ms| start_ms != 0);
+    is_any.then(|| starts.by_ref().collect())
 }
 
 /// Parts of one kind, in order of time, as one run.
 fn run_of(mut parts: Vec<Part>, sharing: &mut Sharing) -> Run {
-    let (times, values) = match parts.len() {
-        1 => match parts.swap_remove(0) {
-            (Times::Own(times), values) => (sharing.share(times), values),
-            (Times::Shared(times), values) => (sharing.share_slice(&times), values),
-        },
-        _ => {
-            let times = parts.iter().flat_map(|part| part.0.iter().copied()).collect();
-            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-            for (_, values) in parts {
-                match values {
-                    Values::Floats(values) => floats.extend(values),
-                    Values::Histograms(values) => histograms.extend(values),
-                }
+    let (times, values, starts_ms) = if parts.len() == 1 {
+        let Part { times, values, starts } = parts.swap_remove(0);
+        let times = match times {
+            Times::Own(times) => sharing.share(times),
+            Times::Shared(times) => sharing.share_slice(&times),
+        };
+        (times, values, starts)
+    } else {
+        let times = parts.iter().flat_map(|part| part.times.iter().copied()).collect();
+        let starts = parts.iter().any(|part| part.starts.is_some()).then(|| {
+            let starts = |part: &Part| match &part.starts {
+                Some(starts) => starts.to_vec(),
+                None => vec![0; part.times.len()],
+            };
+            parts.iter().flat_map(starts).collect()
+        });
+        let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part.values {
+                Values::Floats(values) => floats.extend(values),
+                Values::Histograms(values) => histograms.extend(values),
             }
-            let is_floats = histograms.is_empty();
-            (sharing.share(times), if is_floats { floats.into() } else { histograms.into() })
         }
+        let values = if histograms.is_empty() { floats.into() } else { histograms.into() };
+        (sharing.share(times), values, starts)
     };
     let values = match values {
         Values::Floats(values) => Column::Floats(values.into()),
         Values::Histograms(values) => Column::Histograms(values.into()),
     };
-    Run { timestamps_ms: times, values, starts_ms: None }
+    Run { timestamps_ms: times, values, starts_ms }
 }
 
 #[cfg(test)]

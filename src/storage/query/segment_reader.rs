@@ -63,7 +63,8 @@ impl TimestampColumns {
         cut
     }
 
-    /// The samples of a series that lie in the range, when they are floats of one chunk.
+    /// The samples of a series that lie in the range, when they are floats of one chunk without
+    /// start timestamps.
     pub fn piece(
         &self,
         position: u32,
@@ -74,7 +75,7 @@ impl TimestampColumns {
     ) -> Result<Option<Piece>, QueryError> {
         let chunks = segment.chunks(ordinal, range)?;
         let [chunk] = chunks.as_slice() else { return Ok(None) };
-        if chunk.kind != ChunkKind::Floats {
+        if chunk.kind != ChunkKind::Floats || segment.has_starts(chunk)? {
             return Ok(None);
         }
         let whole = self.get(position, segment, chunk.timestamps)?;
@@ -130,14 +131,16 @@ impl TimestampColumns {
             ChunkKind::Floats => segment.decode_values(chunk)?.into(),
             ChunkKind::Histograms => segment.decode_histograms(chunk)?.into(),
         };
+        let starts = segment.decode_starts(chunk)?;
         if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
-            parts.push(Times::Shared(times), values);
+            parts.push_started(Times::Shared(times), values, starts.map(Into::into));
             return Ok(());
         }
         let start = times.partition_point(|ms| *ms < range.min_ms);
         let end = times.partition_point(|ms| *ms <= range.max_ms);
         values.keep(start..end);
-        parts.push(Times::Own(times[start..end].to_vec()), values);
+        let starts = starts.map(|starts| starts[start..end].into());
+        parts.push_started(Times::Own(times[start..end].to_vec()), values, starts);
         Ok(())
     }
 }

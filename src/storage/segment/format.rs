@@ -95,10 +95,16 @@ pub(super) enum Section {
     IndexValuePostings = 33,
     /// Postings.
     Postings = 34,
+    /// Chunks with start timestamps, ascending.
+    StartsChunk = 35,
+    /// By such a chunk: where its start timestamps begin in `Columns`.
+    StartsOffset = 36,
+    /// Their bytes.
+    StartsLength = 37,
 }
 
 /// Sections of this version, by their number less one.
-pub(super) const SECTIONS: [Section; 34] = [
+pub(super) const SECTIONS: [Section; 37] = [
     Section::Columns,
     Section::Info,
     Section::TimestampsOffset,
@@ -133,12 +139,15 @@ pub(super) const SECTIONS: [Section; 34] = [
     Section::IndexValues,
     Section::IndexValuePostings,
     Section::Postings,
+    Section::StartsChunk,
+    Section::StartsOffset,
+    Section::StartsLength,
 ];
 
 /// Numbers of sections of this version, the unused zero included.
 pub(super) const SECTION_COUNT: usize = SECTIONS.len() + 1;
 
-const _: () = assert!(Section::Postings as usize + 1 == SECTION_COUNT);
+const _: () = assert!(Section::StartsLength as usize + 1 == SECTION_COUNT);
 
 /// The 64-bit integers of [`Section::Info`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,9 @@ use super::format::{
 use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
 use crate::encoding::column::histogram::decode_histograms;
-use crate::encoding::column::{ColumnError, decode_timestamps, decode_values, decode_values_into};
+use crate::encoding::column::{
+    ColumnError, decode_starts, decode_timestamps, decode_values, decode_values_into,
+};
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
@@ -82,8 +84,10 @@ pub struct ChunkRef {
     pub count: u32,
     /// What its values are.
     pub kind: ChunkKind,
-    offset: u64,
-    length: u64,
+    /// Position in the chunk directory.
+    index: u64,
+    pub(super) offset: u64,
+    pub(super) length: u64,
     part: Option<Part>,
 }
 
@@ -426,6 +430,26 @@ impl Segment {
         Ok(found)
     }
 
+    /// When the counting began that each sample of a chunk tells of, 0 where that is not known;
+    /// `None`: nowhere.
+    pub fn decode_starts(&self, chunk: &ChunkRef) -> Result<Option<Vec<i64>>> {
+        let Some(at) = self.find_starts(chunk)? else { return Ok(None) };
+        let offset = self.get(Section::StartsOffset, at)?;
+        let bytes = self.column(offset, self.get(Section::StartsLength, at)?)?;
+        let found = decode_starts(bytes, chunk.count as usize);
+        Ok(Some(found.map_err(|err| self.column_error(offset, err))?))
+    }
+
+    /// Whether a chunk has start timestamps.
+    pub fn has_starts(&self, chunk: &ChunkRef) -> Result<bool> {
+        Ok(self.find_starts(chunk)?.is_some())
+    }
+
+    fn find_starts(&self, chunk: &ChunkRef) -> Result<Option<u64>> {
+        let all = (0, self.count(Section::StartsChunk));
+        self.find_integer(Section::StartsChunk, all, chunk.index)
+    }
+
     /// A chunk without its bitmap of rows, and where that begins.
     fn values_bytes(&self, chunk: &ChunkRef) -> Result<(&[u8], u64)> {
         let mask_bytes = chunk.mask_bytes();
@@ -468,7 +492,10 @@ impl Segment {
             (Section::IndexNamePostings, names + 1),
             (Section::IndexValuePostings, values + 1),
         ];
-        for (section, count) in expected {
+        let starts = self.count(Section::StartsChunk);
+        let expected_starts = [(Section::StartsOffset, starts), (Section::StartsLength, starts)];
+        let expected_starts = expected_starts.into_iter().filter(|_| starts != 0);
+        for (section, count) in expected.into_iter().chain(expected_starts) {
             let entry = self.sections[section as usize];
             if entry.count != count || entry.id != section as u32 {
                 return Err(self.corrupt(entry.offset, "section of another length"));
@@ -501,7 +528,8 @@ impl Segment {
         let is_histograms = self.has_integer(Section::HistogramChunks, index)?;
         let kind = if is_histograms { ChunkKind::Histograms } else { ChunkKind::Floats };
         let part = None;
-        let whole = ChunkRef { timestamps, first_ms, last_ms, count, kind, offset, length, part };
+        let whole =
+            ChunkRef { timestamps, first_ms, last_ms, count, kind, index, offset, length, part };
         let parts = self.count(Section::PartialChunk);
         let at = self.partition_point(Section::PartialChunk, (0, parts), index)?;
         if at == parts || self.get(Section::PartialChunk, at)? != index {

@@ -14,7 +14,9 @@ use super::format::{Entry, HEADER_BYTES, HEADER_MAGIC, Section, VERSION};
 use super::{SegmentInfo, SequenceRange, TimestampsId};
 use crate::base::disk::Disk;
 use crate::encoding::column::histogram::{encode_histograms, rows_that_fit};
-use crate::encoding::column::{CHUNK_ROWS_MAX, Density, encode_timestamps, encode_values_as};
+use crate::encoding::column::{
+    CHUNK_ROWS_MAX, Density, encode_starts, encode_timestamps, encode_values_as,
+};
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::storage::select::{Column, Run};
@@ -78,6 +80,9 @@ struct ChunkMeta {
     length: u32,
     part: Option<Box<Part>>,
     is_histograms: bool,
+    /// Bytes of its start timestamps; 0: it has none.
+    starts_length: u32,
+    starts_offset: u64,
 }
 
 /// Which rows a chunk has that has not all.
@@ -171,14 +176,39 @@ impl SegmentWriter {
         self.end_chunk(series, timestamps, part, true)
     }
 
+    /// Says when the counting began that each sample of the last chunk tells of; 0: not known.
+    pub fn starts(&mut self, starts_ms: &[i64]) -> io::Result<()> {
+        if starts_ms.iter().all(|start_ms| *start_ms == 0) {
+            return Ok(());
+        }
+        let Some(last) = self.chunks.last() else { return Ok(()) };
+        let rows = self.timestamps[last.timestamps as usize].timestamps_ms.len();
+        let count = last.part.as_ref().map_or(rows, |part| part.count as usize);
+        assert_eq!(starts_ms.len(), count, "a start for each sample");
+        self.scratch.clear();
+        encode_starts(starts_ms, &mut self.scratch);
+        let (starts_length, starts_offset) = (self.scratch.len() as u32, self.place()?);
+        if let Some(last) = self.chunks.last_mut() {
+            (last.starts_length, last.starts_offset) = (starts_length, starts_offset);
+        }
+        Ok(())
+    }
+
     /// Adds a run of samples of either kind, in as many chunks as it takes.
     pub fn run(&mut self, series: SeriesIdentity<'_>, run: &Run) -> io::Result<()> {
+        let mut starts = run.starts_ms.as_deref().unwrap_or_default();
+        let mut next_starts = |rows: usize| {
+            let (head, rest) = starts.split_at(rows.min(starts.len()));
+            starts = rest;
+            head
+        };
         match &run.values {
             Column::Floats(values) => {
                 let times = run.timestamps_ms.chunks(CHUNK_ROWS_MAX);
                 for (times, values) in times.zip(values.chunks(CHUNK_ROWS_MAX)) {
                     let timestamps = self.begin_timestamps(times)?;
                     self.chunk(series, timestamps, Rows::All, values)?;
+                    self.starts(next_starts(values.len()))?;
                 }
             }
             Column::Histograms(values) => {
@@ -188,6 +218,7 @@ impl SegmentWriter {
                     let (head_times, rest_times) = times.split_at(head.len());
                     let timestamps = self.begin_timestamps(head_times)?;
                     self.histogram_chunk(series, timestamps, Rows::All, head)?;
+                    self.starts(next_starts(head.len()))?;
                     (times, values) = (rest_times, rest);
                 }
             }
@@ -234,8 +265,16 @@ impl SegmentWriter {
         let length = self.scratch.len() as u32;
         let offset = self.place()?;
         let timestamps = timestamps.0;
-        let meta = ChunkMeta { series, timestamps, offset, length, part, is_histograms };
-        self.chunks.push(meta);
+        self.chunks.push(ChunkMeta {
+            series,
+            timestamps,
+            offset,
+            length,
+            part,
+            is_histograms,
+            starts_length: 0,
+            starts_offset: 0,
+        });
         Ok(())
     }
 

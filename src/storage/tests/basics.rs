@@ -107,9 +107,10 @@ fn out_of_order_data_can_be_refused_for_a_part_of_a_batch() {
     let storage = Machine::new(1).open();
     append(&storage, &[(labels("m", 0), NOW_MS, 1.0)]);
     let mut batch = storage.appender(OnReject::Skip);
-    batch.float(SeriesKey::Labels(&labels("m", 0)), NOW_MS - 10, 1.0);
+    stage(&mut *batch, SeriesKey::Labels(&labels("m", 0)), NOW_MS - 10, 1.0_f64.to_bits());
     batch.reject_out_of_order(true);
-    batch.float(SeriesKey::Pairs(&[("__name__", "m"), ("i", "0")]), NOW_MS - 5, 1.0);
+    let pairs = SeriesKey::Pairs(&[("__name__", "m"), ("i", "0")]);
+    stage(&mut *batch, pairs, NOW_MS - 5, 1.0_f64.to_bits());
     let (appended, _) = batch.commit().unwrap();
     assert_eq!((appended.sample_count, appended.out_of_order_count), (1, 1));
 }
@@ -135,8 +136,8 @@ fn labels_and_metadata_are_known_before_and_after_a_restart() {
     let help = "Help.".to_owned();
     let own = Metadata { metric_type: MetricType::Counter, help, unit: String::new() };
     batch.metadata("m", &own);
-    batch.float(SeriesKey::Labels(&labels("m", 0)), NOW_MS, 1.0);
-    batch.float(SeriesKey::Labels(&labels("n", 1)), NOW_MS, 1.0);
+    stage(&mut *batch, SeriesKey::Labels(&labels("m", 0)), NOW_MS, 1.0_f64.to_bits());
+    stage(&mut *batch, SeriesKey::Labels(&labels("n", 1)), NOW_MS, 1.0_f64.to_bits());
     batch.commit().unwrap();
     drop(storage);
     let storage = machine.open();

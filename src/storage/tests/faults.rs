@@ -40,12 +40,14 @@ fn read_all(storage: &Storage) -> Result<usize, QueryError> {
     Ok(try_read(&selection)?.iter().map(|(_, samples)| samples.len()).sum())
 }
 
-/// Two segments; the path of the second.
-fn two_segments(folder: &Path) -> (Arc<Storage>, PathBuf) {
+/// Two segments; the path of the second, which has so many more series of one sample each.
+fn two_segments(folder: &Path, more: usize) -> (Arc<Storage>, PathBuf) {
     let storage = open(folder);
     fill(&storage, 0);
     storage.seal_now().unwrap();
     fill(&storage, 60);
+    let more: Vec<_> = (0..more).map(|i| (labels("more", i), NOW_MS, 0.5)).collect();
+    append(&storage, &more);
     storage.seal_now().unwrap();
     let path = only(folder, "segments");
     (storage, path)
@@ -55,14 +57,17 @@ fn damage(path: &Path, at: u64) {
     OsDisk.open(path).unwrap().write_at(&[0x55; 64], at).unwrap();
 }
 
+/// So many that the last page of the segment has postings only.
+const MORE: usize = 4_000;
+
 #[test]
 fn a_segment_that_is_cut_or_whose_tables_are_damaged_is_an_error_and_then_left_out() {
     for cut in [true, false] {
         let folder = tempfile::tempdir().unwrap();
-        let (mut storage, path) = two_segments(folder.path());
+        let (mut storage, path) = two_segments(folder.path(), MORE);
         let bytes = OsDisk.len(&path).unwrap();
         let whole = all(&storage);
-        assert_eq!(read_all(&storage).unwrap(), 36_000);
+        assert_eq!(read_all(&storage).unwrap(), 36_000 + MORE);
         if cut {
             OsDisk.open(&path).unwrap().set_len(bytes / 4).unwrap();
             for _ in 0..2 {
@@ -77,7 +82,8 @@ fn a_segment_that_is_cut_or_whose_tables_are_damaged_is_an_error_and_then_left_o
             drop(storage);
             storage = open(folder.path());
             // Columns come first, postings last.
-            damage(&path, bytes - 2_000);
+            damage(&path, bytes - 1_150);
+            damage(&path, bytes - 2_600);
             let one = [Matcher::equal("i", "7")];
             let found = storage.select(&one, TimeRange::ALL, &SelectHints::default());
             assert!(found.is_err());
@@ -113,7 +119,7 @@ fn counts(storage: &Storage, path: &Path, at: u64, range: TimeRange) -> Vec<Opti
 #[test]
 fn only_series_with_damaged_chunks_give_errors_and_merging_does_not_hide_that() {
     let folder = tempfile::tempdir().unwrap();
-    let (storage, path) = two_segments(folder.path());
+    let (storage, path) = two_segments(folder.path(), 0);
     let page = 32 << 10;
     damage(&path, page + 100);
     let found = counts(&storage, &path, page, TimeRange::ALL);

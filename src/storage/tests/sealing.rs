@@ -317,7 +317,7 @@ fn a_series_that_is_forgotten_between_staging_and_commit_keeps_its_number() {
     assert!(!storage.store.registry.read().retired().is_empty());
     let key = labels("m", 0);
     let mut batch = storage.appender(OnReject::Skip);
-    batch.float(SeriesKey::Labels(&key), machine.clock.now_ms(), 2.0);
+    stage(&mut *batch, SeriesKey::Labels(&key), machine.clock.now_ms(), 2.0_f64.to_bits());
     let (appended, _) = batch.commit().unwrap();
     assert_eq!((appended.sample_count, appended.new_series_count), (1, 0));
     assert!(storage.store.registry.read().retired().is_empty());

@@ -141,6 +141,13 @@ impl Sections {
         if !histograms.is_empty() {
             self.integers(Section::HistogramChunks, &histograms)?;
         }
+        let starts: Vec<(u64, &ChunkMeta)> =
+            (0..).zip(rows).filter(|(_, own)| own.starts_length != 0).collect();
+        if !starts.is_empty() {
+            self.column(Section::StartsChunk, &starts, |own| own.0)?;
+            self.column(Section::StartsOffset, &starts, |own| own.1.starts_offset)?;
+            self.column(Section::StartsLength, &starts, |own| u64::from(own.1.starts_length))?;
+        }
         let parts = rows.iter().enumerate();
         let parts: Vec<(u64, &Part)> =
             parts.filter_map(|(at, own)| Some((at as u64, own.part.as_deref()?))).collect();

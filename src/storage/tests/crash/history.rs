@@ -131,10 +131,7 @@ impl History {
             let labels = series_labels(*series);
             let pairs: Vec<_> = labels.iter().collect();
             let key = if as_pairs { SeriesKey::Pairs(&pairs) } else { SeriesKey::Labels(&labels) };
-            match histogram_of(*bits) {
-                Some(own) => batch.histogram(key, *timestamp_ms, &own),
-                None => batch.float(key, *timestamp_ms, f64::from_bits(*bits)),
-            }
+            stage(&mut *batch, key, *timestamp_ms, *bits);
         }
         Staged { batch, content, is_strict, on_reject }
     }
