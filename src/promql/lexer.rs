@@ -3,6 +3,8 @@
 //! brackets no names. Tests are in `parser/tests.rs`.
 
 mod number;
+#[cfg(test)]
+pub mod steps;
 pub mod token;
 
 use std::fmt;
@@ -82,10 +84,14 @@ impl<'a> Lexer<'a> {
     }
 
     fn peek(&self) -> Option<u8> {
+        #[cfg(test)]
+        steps::count();
         self.input.as_bytes().get(self.position).copied()
     }
 
     fn peek_char(&self) -> Option<char> {
+        #[cfg(test)]
+        steps::count();
         self.input.get(self.position..).and_then(|rest| rest.chars().next())
     }
 

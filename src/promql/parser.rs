@@ -218,6 +218,8 @@ impl<'a> Parser<'a> {
     }
 
     fn peek(&mut self) -> Parsed<Token> {
+        #[cfg(test)]
+        super::lexer::steps::count();
         if let Some(token) = self.ahead {
             return Ok(token);
         }
