@@ -1,5 +1,6 @@
 //! `narthex check`: files before they are used, and whether a server is healthy.
 
+mod discovery;
 mod metrics;
 
 use std::io::Read;
@@ -46,6 +47,16 @@ pub enum Check {
         #[arg(long)]
         extended: bool,
     },
+    /// What a job of a configuration file discovers, and what relabelling makes of it.
+    ServiceDiscovery {
+        /// Configuration file.
+        file: PathBuf,
+        /// Name of the job.
+        job: String,
+        /// How long to wait for targets.
+        #[arg(long, default_value = "30s", value_parser = crate::cli::flags::parse_duration)]
+        timeout: Duration,
+    },
     /// Whether a server is alive (also for container health checks).
     Healthy {
         /// The server.
@@ -72,6 +83,18 @@ pub fn run(check: Check) -> ExitCode {
         Check::Config { files } => all(&files, check_config),
         Check::Rules { files } => all(&files, check_rules),
         Check::Alertmanager { files } => all(&files, check_alertmanager),
+        Check::ServiceDiscovery { file, job, timeout } => {
+            match discovery::found(&file, &job, timeout) {
+                Ok(found) => {
+                    println!("{found:#}");
+                    true
+                }
+                Err(err) => {
+                    eprintln!("{err:#}");
+                    false
+                }
+            }
+        }
         Check::Healthy { url } => told(ask(&url, "/-/healthy")),
         Check::Ready { url } => told(ask(&url, "/-/ready")),
     };

@@ -27,7 +27,7 @@ enum Sync {
     Never,
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|err| err.to_string())
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderValue, header};
 use serde_json::Value;
 
 use crate::http_client::{self, Client, Request};
+use crate::model::float::format_general;
 use crate::model::labels::{Labels, METRIC_NAME};
 
 /// Answers larger than this are refused.
@@ -83,6 +84,9 @@ pub struct Target {
     /// How to print the answer.
     #[arg(short = 'o', long = "format", default_value = "promql")]
     format: Format,
+    /// Print how the query would be evaluated, instead of its result.
+    #[arg(long)]
+    explain: bool,
     /// The server, like http://127.0.0.1:9090.
     server: String,
     /// PromQL expression.
@@ -122,8 +126,12 @@ pub fn run(command: QueryCommand) -> anyhow::Result<()> {
         }
     };
     parameters.push(("query", Some(target.expr.clone())));
+    parameters.push(("explain", target.explain.then(|| "1".to_owned())));
     let data = &checked(send(&target.server, path, &parameters)?)?;
-    if target.format == Format::Json {
+    if target.explain {
+        let lines = data["plan"].as_array().into_iter().flatten();
+        lines.for_each(|line| println!("{}", line.as_str().unwrap_or_default()));
+    } else if target.format == Format::Json {
         println!("{}", data["result"]);
     } else {
         print!("{}", print_result(data));
@@ -217,6 +225,36 @@ fn point_text(point: &Value) -> String {
     format!("{} @[{}]", point[1].as_str().unwrap_or("?"), point[0])
 }
 
+/// A moment and a histogram in the notation of promtool.
+fn histogram_text(point: &Value) -> String {
+    let (histogram, time) = (&point[1], &point[0]);
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let number = |value: &Value| text(value).parse::<f64>().unwrap_or(f64::NAN);
+    let buckets: Vec<String> = histogram["buckets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|bucket| {
+            // Which ends belong to it.
+            let (open, close) = match bucket[0].as_u64() {
+                Some(0) => ('(', ']'),
+                Some(1) => ('[', ')'),
+                Some(2) => ('(', ')'),
+                _ => ('[', ']'),
+            };
+            let [lower, upper] = [1, 2].map(|at| format_general(number(&bucket[at])));
+            format!("{open}{lower},{upper}{close}:{}", text(&bucket[3]))
+        })
+        .collect();
+    let [count, sum] = ["count", "sum"].map(|name| six_decimals(number(&histogram[name])));
+    format!("Count: {count}, Sum: {sum}, Buckets: [{}] @[{time}]", buckets.join(" "))
+}
+
+/// As Go's `%f`.
+fn six_decimals(value: f64) -> String {
+    if value.is_infinite() { format_general(value) } else { format!("{value:.6}") }
+}
+
 /// A result in promtool's notation, each line ended.
 fn print_result(data: &Value) -> String {
     let result = &data["result"];
@@ -224,7 +262,10 @@ fn print_result(data: &Value) -> String {
     match data["resultType"].as_str() {
         Some("vector") => {
             for sample in result.as_array().into_iter().flatten() {
-                let point = point_text(&sample["value"]);
+                let point = match &sample["histogram"] {
+                    Value::Null => point_text(&sample["value"]),
+                    histogram => histogram_text(histogram),
+                };
                 out.push_str(&format!("{} => {point}\n", series_text(&sample["metric"])));
             }
         }
@@ -233,6 +274,9 @@ fn print_result(data: &Value) -> String {
                 out.push_str(&format!("{} =>\n", series_text(&series["metric"])));
                 for point in series["values"].as_array().into_iter().flatten() {
                     out.push_str(&format!("{}\n", point_text(point)));
+                }
+                for point in series["histograms"].as_array().into_iter().flatten() {
+                    out.push_str(&format!("{}\n", histogram_text(point)));
                 }
             }
         }
@@ -260,6 +304,19 @@ mod tests {
             { "metric": {}, "values": [[1, "1"], [2, "2"]] },
         ]});
         assert_eq!(print_result(&matrix), "{} =>\n1 @[1]\n2 @[2]\n");
+        let histogram = json!({ "count": "6", "sum": "-2.5", "buckets": [
+            [1, "-2", "-1", "1"], [3, "-0.001", "0.001", "2"], [0, "0.5", "1e+30", "3"],
+        ]});
+        let text = "Count: 6.000000, Sum: -2.500000, \
+                    Buckets: [[-2,-1):1 [-0.001,0.001]:2 (0.5,1e+30]:3]";
+        let vector = json!({ "resultType": "vector", "result": [
+            { "metric": { "__name__": "h" }, "histogram": [2.5, histogram] },
+        ]});
+        assert_eq!(print_result(&vector), format!("h => {text} @[2.5]\n"));
+        let matrix = json!({ "resultType": "matrix", "result": [
+            { "metric": {}, "values": [[1, "1"]], "histograms": [[2, histogram]] },
+        ]});
+        assert_eq!(print_result(&matrix), format!("{{}} =>\n1 @[1]\n{text} @[2]\n"));
         let scalar = json!({ "resultType": "scalar", "result": [1, "3"] });
         assert_eq!(print_result(&scalar), "scalar: 3 @[1]\n");
     }
