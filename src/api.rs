@@ -7,6 +7,7 @@ pub mod alertmanager_v2;
 pub mod params;
 pub mod respond;
 pub mod v1;
+pub mod workers;
 
 mod federate;
 mod health;
@@ -15,6 +16,7 @@ mod layers;
 pub mod notices;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -38,6 +40,7 @@ use crate::rules;
 use crate::scrape;
 use crate::storage::Storage;
 use notices::Notices;
+use workers::Workers;
 
 /// The Prometheus whose behaviour we promise; what clients see as our version.
 pub const COMPATIBLE_VERSION: &str = "3.14.0";
@@ -87,6 +90,8 @@ pub struct Options {
     pub delayed_name_removal: bool,
     /// `--enable-feature=type-and-unit-labels`
     pub type_and_unit_labels: bool,
+    /// `--enable-feature=promql-per-step-stats`
+    pub per_step_stats: bool,
     /// Where this server is reached from outside, without a slash at the end.
     pub external_url: String,
     /// Limits of remote read.
@@ -100,6 +105,8 @@ pub struct Options {
 pub struct Loaded {
     /// The configuration as YAML, secrets hidden.
     pub config_yaml: String,
+    /// The same for each scrape job, by name.
+    pub scrape_yaml: BTreeMap<String, String>,
     /// Labels of this server, added to what leaves it.
     pub external_labels: Labels,
     /// Whether the newest reload went well.
@@ -126,6 +133,10 @@ pub struct Control {
     pub quit: Notify,
 }
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// Everything that handlers need.
 pub struct Services {
     /// Evaluates queries.
@@ -148,6 +159,8 @@ pub struct Services {
     pub metrics: Registry,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Threads for what clients ask.
+    pub workers: Workers,
     /// Places for remote reads.
     pub reads: Arc<Semaphore>,
     /// What people should know about this server.
@@ -177,6 +190,7 @@ impl Options {
             parser: ParserOptions::ALL,
             delayed_name_removal: false,
             type_and_unit_labels: false,
+            per_step_stats: false,
             external_url: "http://localhost:9090".to_owned(),
             read_limits: ReadLimits { samples: 0, requests: 1, frame_bytes: 1 << 20 },
             lookback_delta_ms: 300_000,

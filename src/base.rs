@@ -8,5 +8,6 @@ pub mod clock;
 pub mod disk;
 #[cfg(test)]
 pub mod fuzz;
+pub mod log_file;
 pub mod metrics;
 pub mod rng;

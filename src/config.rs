@@ -165,6 +165,13 @@ impl Config {
         self.file.global.evaluation_interval().as_ms()
     }
 
+    /// `global.query_log_file`
+    pub fn query_log_file(&self) -> Option<PathBuf> {
+        let file = self.file.global.query_log_file.as_deref();
+        let file = file.filter(|file| !file.as_os_str().is_empty())?;
+        Some(http::resolve(folder_of(&self.path), file))
+    }
+
     /// What the store is told.
     pub fn storage(&self) -> StorageOptions {
         self.file.storage.to_options()
@@ -281,7 +288,6 @@ impl Config {
             }
         };
         ignored("tracing", self.file.tracing.is_some());
-        ignored("query_log_file", self.file.global.query_log_file.is_some());
         warnings
     }
 
@@ -289,6 +295,14 @@ impl Config {
     pub fn to_yaml_redacted(&self) -> String {
         serde_saphyr::to_string(&self.file)
             .unwrap_or_else(|err| format!("# cannot be shown: {err}\n"))
+    }
+
+    /// Each scrape job as it is in effect, by name, secrets replaced by `<secret>`.
+    pub fn scrape_yaml_redacted(&self) -> BTreeMap<String, String> {
+        let text = |job: &ScrapeConfig| {
+            serde_saphyr::to_string(job).unwrap_or_else(|err| format!("# cannot be shown: {err}\n"))
+        };
+        self.jobs().map(|(_, job)| (job.name().to_owned(), text(job))).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::model::alert::Alert;
 use crate::model::labels::Labels;
-use crate::promql::engine::{CancelFlag, Engine, Query, QueryError, Value, VectorSample};
+use crate::promql::engine::{CancelFlag, Engine, Origin, Query, QueryError, Value, VectorSample};
 use crate::template::prometheus::QuerySample;
 
 pub use manager::{Manager, Stores};
@@ -122,8 +122,19 @@ pub trait Evaluate: Send + Sync + 'static {
         &self,
         expr: &str,
         at_ms: i64,
-        cancel: &CancelFlag,
+        asker: Asker<'_>,
     ) -> Result<Vec<QuerySample>, EvaluateError>;
+}
+
+/// Whose expression it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Ends the evaluation when it is raised.
+    pub cancel: &'a CancelFlag,
+    /// The rule file.
+    pub file: &'a str,
+    /// The rule group.
+    pub group: &'a str,
 }
 
 impl Evaluate for Engine {
@@ -131,9 +142,10 @@ impl Evaluate for Engine {
         &self,
         expr: &str,
         at_ms: i64,
-        cancel: &CancelFlag,
+        asker: Asker<'_>,
     ) -> Result<Vec<QuerySample>, EvaluateError> {
-        let query = Query { cancel: cancel.clone(), ..Query::new(expr) };
+        let origin = Origin::RuleGroup { file: asker.file, name: asker.group };
+        let query = Query { cancel: asker.cancel.clone(), origin, ..Query::new(expr) };
         let output = self.instant(&query, at_ms).map_err(|err| match err {
             QueryError::Canceled(_) => EvaluateError::Canceled(err.to_string()),
             err => EvaluateError::Failed(err.to_string()),

@@ -90,6 +90,8 @@ pub struct Features {
     pub use_start_timestamps: bool,
     /// `st-storage` and `created-timestamp-zero-ingestion`
     pub start_timestamps: StartTimestamps,
+    /// `promql-per-step-stats`
+    pub per_step_stats: bool,
     /// `extra-scrape-metrics`
     pub extra_scrape_metrics: bool,
 }
@@ -110,7 +112,6 @@ const FEATURES_WITHOUT_EFFECT: &[&str] = &[
     "promql-at-modifier",
     "promql-duration-expr",
     "promql-negative-offset",
-    "promql-per-step-stats",
     "use-uncached-io",
     "xor2-encoding",
 ];
@@ -129,6 +130,7 @@ impl Features {
             type_and_unit_labels: false,
             use_start_timestamps: false,
             start_timestamps: StartTimestamps::default(),
+            per_step_stats: false,
             extra_scrape_metrics: false,
         };
         let mut unknown = Vec::new();
@@ -146,6 +148,7 @@ impl Features {
                     features.start_timestamps.begin_with_zero = true;
                 }
                 "use-start-timestamps" => features.use_start_timestamps = true,
+                "promql-per-step-stats" => features.per_step_stats = true,
                 "extra-scrape-metrics" => features.extra_scrape_metrics = true,
                 _ if FEATURES_WITHOUT_EFFECT.contains(&name) => {}
                 _ => unknown.push(name.to_owned()),

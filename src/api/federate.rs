@@ -26,14 +26,15 @@ pub(super) async fn federate(
     };
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let format = negotiate::negotiate(accept);
-    let collected = tokio::task::spawn_blocking(move || {
+    let workers = services.workers.clone();
+    let collected = workers.run(move || {
         let samples = newest_samples(&services, &sets)?;
         Ok::<String, ApiError>(exposition::write_federation(&samples, format))
     });
     match collected.await {
         Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
         Ok(Err(err)) => text(StatusCode::INTERNAL_SERVER_ERROR, err.text),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic"),
+        Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()),
     }
 }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use super::workers::JobError;
 use crate::promql::engine::QueryError;
 
 /// Warnings (and infos) that one answer carries; the rest is summed up in one more entry.
@@ -91,6 +92,16 @@ impl From<QueryError> for ApiError {
             QueryError::Timeout(_) | QueryError::Busy(_) => ErrorType::Timeout,
             QueryError::Canceled(_) => ErrorType::Canceled,
             QueryError::Storage(_) => ErrorType::Internal,
+        };
+        Self::new(kind, err.to_string())
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(err: JobError) -> Self {
+        let kind = match err {
+            JobError::Full => ErrorType::Timeout,
+            JobError::Panic => ErrorType::Internal,
         };
         Self::new(kind, err.to_string())
     }

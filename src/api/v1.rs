@@ -43,7 +43,9 @@ pub fn router() -> Router<Arc<Services>> {
         .route("/metadata", get(metadata::metadata))
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::metadata))
+        .route("/targets/relabel_steps", get(targets::relabel_steps))
         .route("/scrape_pools", get(targets::pools))
+        .route("/scrape_pools/config", get(targets::pool_config))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/rules", get(rules::rules))
         .route("/alerts", get(rules::alerts))
@@ -79,7 +81,15 @@ async fn method_not_allowed() -> Response {
     text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
 }
 
-/// Runs what blocks on disk or computes for long off the async threads.
+/// Runs what computes for long for a client, below everything else that the server does.
+async fn answering<T: Send + 'static>(
+    services: &Services,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    services.workers.run(work).await?
+}
+
+/// Runs what blocks on disk off the async threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

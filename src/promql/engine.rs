@@ -7,6 +7,8 @@
 mod active;
 mod gate;
 mod metrics;
+mod query_log;
+mod stats;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use active::Active;
 pub use active::ActiveQuery;
 use gate::Gate;
 use metrics::Metrics;
+pub use query_log::{Origin, QueryLog};
+pub use stats::{PerStep, Stats, Timings};
 
 /// What an engine is made with; see Prometheus' flags `--query.*`.
 #[derive(Clone, Debug)]
@@ -86,12 +90,23 @@ pub struct Query<'a> {
     pub timeout: Option<Duration>,
     /// Ends the query when raised.
     pub cancel: CancelFlag,
+    /// Whether the samples of each step are counted, too.
+    pub per_step: bool,
+    /// Who asks.
+    pub origin: Origin<'a>,
 }
 
 impl<'a> Query<'a> {
     /// A query with the engine's own limits that nobody will cancel.
     pub fn new(text: &'a str) -> Self {
-        Self { text, lookback_delta_ms: None, timeout: None, cancel: CancelFlag::new() }
+        Self {
+            text,
+            lookback_delta_ms: None,
+            timeout: None,
+            cancel: CancelFlag::new(),
+            per_step: false,
+            origin: Origin::Unknown,
+        }
     }
 }
 
@@ -154,34 +169,6 @@ impl Value {
     }
 }
 
-/// How long each part of a query took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Timings {
-    /// Waiting for a place.
-    pub exec_queue: Duration,
-    /// Parsing and planning.
-    pub query_preparation: Duration,
-    /// Evaluation proper.
-    pub inner_eval: Duration,
-    /// Sorting the result.
-    pub result_sort: Duration,
-    /// Preparation, evaluation and sorting.
-    pub eval_total: Duration,
-    /// Everything.
-    pub exec_total: Duration,
-}
-
-/// Statistics of one query.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stats {
-    /// Where the time went.
-    pub timings: Timings,
-    /// Samples that functions and selectors looked at, the whole window at each step.
-    pub total_samples: u64,
-    /// Most samples held at a time.
-    pub peak_samples: u64,
-}
-
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryOutput {
@@ -227,6 +214,7 @@ pub struct Engine {
     gate: Gate,
     active: Active,
     helpers: Helpers,
+    log: Option<Arc<QueryLog>>,
 }
 
 /// What is to be evaluated: a text that must be parsed first, or a tree.
@@ -248,7 +236,12 @@ impl Engine {
         let metrics = Metrics::new(metrics, options.max_concurrency);
         let helpers = Helpers::new(options.helper_threads);
         let active = Active::default();
-        Self { select, clock, metrics, options, gate, active, helpers }
+        Self { select, clock, metrics, options, gate, active, helpers, log: None }
+    }
+
+    /// The same engine, which tells a log of each query.
+    pub fn with_log(self, log: Arc<QueryLog>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// What would be done to evaluate a query, as lines of text; `step_ms` is 0 for one moment.
@@ -365,8 +358,30 @@ impl Engine {
         let default_step_ms = self.options.default_subquery_step_ms.load(Ordering::Relaxed);
         let plan = Plan::new(&expr, span, default_step_ms)?;
         let prepared = self.clock.monotonic();
+        let mut evaluator = self.evaluator(query, deadline);
+        let mut value = evaluator.run(&plan);
+        let evaluated = self.clock.monotonic();
+        if let Ok(Value::Matrix(series)) = &mut value {
+            series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        let sorted = self.clock.monotonic();
+        let (annotations, mut stats) = evaluator.into_parts();
+        stats.timings = Timings {
+            exec_queue: queued.saturating_sub(started),
+            query_preparation: prepared.saturating_sub(queued),
+            inner_eval: evaluated.saturating_sub(prepared),
+            result_sort: sorted.saturating_sub(evaluated),
+            eval_total: sorted.saturating_sub(queued),
+            exec_total: sorted.saturating_sub(started),
+        };
+        self.tell_log(query, span, &stats, value.as_ref().err());
+        let (warnings, infos) = annotations.finish(query.text);
+        Ok(QueryOutput { value: value?, warnings, infos, stats })
+    }
+
+    fn evaluator<'e>(&'e self, query: &'e Query<'_>, deadline: Duration) -> Evaluator<'e> {
         let lookback_ms = query.lookback_delta_ms.filter(|own| 0 < *own);
-        let mut evaluator = Evaluator::new(Environment {
+        Evaluator::new(Environment {
             select: &*self.select,
             clock: &*self.clock,
             cancel: &query.cancel,
@@ -377,26 +392,29 @@ impl Engine {
             delayed_name_removal: self.options.delayed_name_removal,
             type_and_unit_labels: self.options.type_and_unit_labels,
             use_start_timestamps: self.options.use_start_timestamps,
+            per_step: query.per_step,
             helpers: &self.helpers,
-        });
-        let mut value = evaluator.run(&plan)?;
-        let evaluated = self.clock.monotonic();
-        if let Value::Matrix(series) = &mut value {
-            series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        }
-        let sorted = self.clock.monotonic();
-        let (annotations, samples) = evaluator.into_parts();
-        let (warnings, infos) = annotations.finish(query.text);
-        let timings = Timings {
-            exec_queue: queued.saturating_sub(started),
-            query_preparation: prepared.saturating_sub(queued),
-            inner_eval: evaluated.saturating_sub(prepared),
-            result_sort: sorted.saturating_sub(evaluated),
-            eval_total: sorted.saturating_sub(queued),
-            exec_total: sorted.saturating_sub(started),
+        })
+    }
+
+    fn tell_log(
+        &self,
+        query: &Query<'_>,
+        span: TimeSpan,
+        stats: &Stats,
+        error: Option<&QueryError>,
+    ) {
+        let Some(log) = &self.log else { return };
+        let entry = query_log::Entry {
+            text: query.text,
+            origin: query.origin,
+            start_ms: span.start_ms,
+            end_ms: span.end_ms,
+            step_ms: span.step_ms,
+            stats,
+            error: error.map(ToString::to_string),
         };
-        let stats = Stats { timings, total_samples: samples.total, peak_samples: samples.peak };
-        Ok(QueryOutput { value, warnings, infos, stats })
+        log.write(&entry, self.clock.now_ms());
     }
 
     fn may_wait(&self, cancel: &CancelFlag, deadline: Duration) -> Result<(), QueryError> {

@@ -11,6 +11,7 @@ mod aggregate;
 mod annotations;
 mod binary;
 mod blocks;
+mod counts;
 mod duration;
 pub mod format;
 mod functions;
@@ -34,6 +35,7 @@ use super::engine::{self, CancelFlag, QueryError, Value, VectorSample};
 use annotations::Annotations;
 pub(super) use blocks::Helpers;
 use blocks::{Collect, Part};
+use counts::{Aside, PerStep, SampleCounts};
 use plan::{Kind, Node};
 use series::{Histograms, Item, Sample, Series, Sink, absent, is_absent};
 
@@ -105,20 +107,17 @@ pub(super) struct Environment<'a> {
     pub(super) delayed_name_removal: bool,
     pub(super) type_and_unit_labels: bool,
     pub(super) use_start_timestamps: bool,
+    /// Whether samples are counted by step.
+    pub(super) per_step: bool,
     /// Threads that may be borrowed.
     pub(super) helpers: &'a Helpers,
 }
 
-/// Samples held and looked at.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SampleCounts {
-    current: u64,
-    /// Bytes of what is held.
-    bytes: u64,
-    /// Most held at a time.
-    pub(super) peak: u64,
-    /// Looked at, whole windows at each step.
-    pub(super) total: u64,
+impl Environment<'_> {
+    /// Whether somebody wants the query to end, or its time has come.
+    fn is_over(&self) -> bool {
+        self.cancel.is_canceled() || self.deadline <= self.clock.monotonic()
+    }
 }
 
 /// A query that is ready to be evaluated.
@@ -159,12 +158,16 @@ pub(super) struct Evaluator<'e> {
     env: Environment<'e>,
     notes: Annotations,
     samples: SampleCounts,
+    /// Samples by step, where they are counted.
+    per_step: Option<PerStep>,
     /// In a fork: what of the chain it evaluates.
     part: Option<Part<'e>>,
     /// Values of operands that will be asked for again.
     shared: HashMap<SharedKey, SharedVector>,
     /// How often each of them stands in the query.
     uses: &'e [usize],
+    /// The moments of the whole query.
+    span: Option<TimeSpan>,
 }
 
 /// Number of the operand, first moment, step and number of steps.
@@ -174,7 +177,7 @@ type SharedKey = (usize, i64, i64, usize);
 struct SharedVector {
     series: Vec<Series>,
     /// Samples that were looked at for it.
-    total: u64,
+    aside: Aside,
     /// How often it will be asked for again.
     left: usize,
 }
@@ -182,12 +185,15 @@ struct SharedVector {
 impl<'e> Evaluator<'e> {
     pub(super) fn new(env: Environment<'e>) -> Self {
         let (notes, samples) = (Annotations::default(), SampleCounts::default());
-        Self { env, notes, samples, part: None, shared: HashMap::default(), uses: &[] }
+        let (shared, uses) = (HashMap::default(), &[]);
+        Self { env, notes, samples, per_step: None, part: None, shared, uses, span: None }
     }
 
     /// Annotations so far, and what was held and read.
-    pub(super) fn into_parts(self) -> (Annotations, SampleCounts) {
-        (self.notes, self.samples)
+    pub(super) fn into_parts(self) -> (Annotations, engine::Stats) {
+        let (start_ms, step_ms) = self.span.map_or((0, 0), |span| (span.start_ms, span.step_ms));
+        let stats = self.stats(start_ms, step_ms);
+        (self.notes, stats)
     }
 
     /// The value of the query; a matrix is not sorted yet.
@@ -195,6 +201,8 @@ impl<'e> Evaluator<'e> {
         self.check()?;
         self.uses = &plan.uses;
         let (steps, root) = (plan.span.steps(), &plan.root);
+        self.span = Some(plan.span);
+        self.per_step = self.env.per_step.then(|| PerStep::new(steps.count));
         let timestamp_ms = plan.span.start_ms;
         let instant = plan.span.step_ms == 0;
         match root.value_type() {
@@ -214,6 +222,11 @@ impl<'e> Evaluator<'e> {
                 let series = self.vector(root, steps)?;
                 let series = without_names(series)?;
                 if !instant {
+                    // The columns are given up one after the other while the points are made.
+                    let points: u64 = series.iter().map(Series::present_count).sum();
+                    let columns: usize = series.iter().map(Series::bytes).sum();
+                    let points = points as usize * size_of::<(i64, f64)>();
+                    self.take_bytes(points.saturating_sub(columns), "the points of the result")?;
                     return Ok(matrix(series, steps));
                 }
                 let sample = |series: Series| {
@@ -290,7 +303,9 @@ impl<'e> Evaluator<'e> {
         match &node.kind {
             Kind::Number(value) => Ok(vec![*value; steps.count]),
             Kind::Invariant(inner) => {
-                let values = self.scalar(inner, steps.first_only())?;
+                let first = steps.first_only();
+                let (values, aside) = self.aside(first.count, |own| own.scalar(inner, first))?;
+                self.count_invariant(&aside, steps.count);
                 Ok(values.first().map_or_else(Vec::new, |value| vec![*value; steps.count]))
             }
             Kind::Negate(inner) => {
@@ -375,7 +390,10 @@ impl<'e> Evaluator<'e> {
     fn vector_held(&mut self, node: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
         match &node.kind {
             Kind::Invariant(inner) => {
-                let mut series = self.vector(inner, steps.first_only())?;
+                let first = steps.first_only();
+                let (mut series, aside) =
+                    self.aside(first.count, |own| own.vector(inner, first))?;
+                self.count_invariant(&aside, steps.count);
                 for one in &mut series {
                     let value = one.values.first().copied().unwrap_or_else(absent);
                     one.values.resize(steps.count, value);
@@ -416,19 +434,21 @@ impl<'e> Evaluator<'e> {
     ) -> Result<Vec<Series>, QueryError> {
         let key = (id, steps.start_ms, steps.step_ms, steps.count);
         if let Some(known) = self.shared.get_mut(&key) {
-            self.samples.total += known.total;
             known.left -= 1;
-            if 0 < known.left {
-                return Ok(known.series.clone());
-            }
-            return Ok(self.shared.remove(&key).map(|known| known.series).unwrap_or_default());
+            let aside = known.aside.clone();
+            let series = if 0 < known.left {
+                known.series.clone()
+            } else {
+                self.shared.remove(&key).map(|known| known.series).unwrap_or_default()
+            };
+            self.count_aside(&aside);
+            return Ok(series);
         }
-        let before = self.samples.total;
-        let series = self.vector(node, steps)?;
+        let (series, aside) = self.aside(steps.count, |own| own.vector(node, steps))?;
+        self.count_aside(&aside);
         let left = self.uses.get(id).map_or(0, |uses| uses - 1);
         if 0 < left {
-            let total = self.samples.total - before;
-            self.shared.insert(key, SharedVector { series: series.clone(), total, left });
+            self.shared.insert(key, SharedVector { series: series.clone(), aside, left });
         }
         Ok(series)
     }

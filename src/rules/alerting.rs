@@ -7,12 +7,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::warn;
 
 use crate::model::labels::{ALERT_NAME, Labels, METRIC_NAME};
-use crate::promql::engine::CancelFlag;
 use crate::template::prometheus::{AlertTemplateData, QuerySample, expand_alert_text};
 
 use super::recording::Moment;
 use super::state::{Alerts, Observed, Patience};
-use super::{Evaluate, EvaluateError, Options, RuleOptions};
+use super::{Asker, Evaluate, EvaluateError, Options, RuleOptions};
 
 /// Series with value 1 for each pending or firing alert.
 pub(super) const ALERTS: &str = "ALERTS";
@@ -26,7 +25,7 @@ const QUERY_ESCAPED: &AsciiSet =
 /// What an evaluation needs from outside the rule.
 pub(super) struct Surroundings<'a> {
     pub engine: &'a dyn Evaluate,
-    pub cancel: &'a CancelFlag,
+    pub asker: Asker<'a>,
     pub options: &'a Options,
 }
 
@@ -41,7 +40,7 @@ pub(super) fn evaluate(
     around: &Surroundings<'_>,
     alerts: &mut Alerts,
 ) -> Result<usize, EvaluateError> {
-    let vector = around.engine.vector(&rule.expr, moment.sample_ms(), around.cancel)?;
+    let vector = around.engine.vector(&rule.expr, moment.sample_ms(), around.asker)?;
     let mut found = BTreeMap::new();
     for sample in vector {
         let expander = Expander::new(rule, sample, moment, around);
@@ -90,7 +89,7 @@ impl<'a> Expander<'a> {
             histogram: sample.histogram,
         };
         let query = |text: &str, at_ms: i64| {
-            around.engine.vector(text, at_ms, around.cancel).map_err(|err| err.to_string())
+            around.engine.vector(text, at_ms, around.asker).map_err(|err| err.to_string())
         };
         let template_name = format!("__alert_{}", rule.name);
         Self { rule, template_name, data, ts_ms: moment.ts_ms, query: Box::new(query) }

@@ -21,8 +21,8 @@ use super::recording::{self, Moment};
 use super::restore;
 use super::state::{AlertState, Alerts, Patience, SendTiming};
 use super::{
-    AlertSink, AlertStatus, AlertingStatus, Evaluate, EvaluateError, GroupOptions, GroupStatus,
-    Health, Options, RuleKind, RuleOptions, RuleStatus,
+    AlertSink, AlertStatus, AlertingStatus, Asker, Evaluate, EvaluateError, GroupOptions,
+    GroupStatus, Health, Options, RuleKind, RuleOptions, RuleStatus,
 };
 
 /// What a round needs from outside.
@@ -222,6 +222,8 @@ impl Group {
             offset_ms: self.options.query_offset_ms,
             limit: self.options.limit,
         };
+        let late_ms = (started_ms - due.ts_ms).max(0);
+        ctx.metrics.delay.observe(late_ms as f64 / 1000.0);
         let mut sample_count = 0;
         for rule in &mut self.rules {
             if ctx.cancel.is_canceled() {
@@ -313,7 +315,7 @@ impl Rule {
         let key = group.key();
         ctx.metrics.evaluations.with(&[&key]).inc();
         let (started_ms, started) = (ctx.clock.now_ms(), ctx.clock.monotonic());
-        let outcome = self.evaluate(moment, ctx);
+        let outcome = self.evaluate(group, moment, ctx);
         let sample_count = match outcome {
             Ok(samples) => {
                 (self.health, self.last_error) = (Health::Ok, String::new());
@@ -343,17 +345,16 @@ impl Rule {
 
     fn evaluate(
         &mut self,
+        group: &GroupOptions,
         moment: Moment,
         ctx: &Context<'_>,
     ) -> Result<Vec<QuerySample>, EvaluateError> {
         let patience = self.patience();
+        let asker = Asker { cancel: ctx.cancel, file: &group.file, group: &group.name };
         match &self.options.kind {
-            RuleKind::Recording => {
-                recording::evaluate(&self.options, moment, ctx.engine, ctx.cancel)
-            }
+            RuleKind::Recording => recording::evaluate(&self.options, moment, ctx.engine, asker),
             RuleKind::Alerting { annotations, .. } => {
-                let around =
-                    Surroundings { engine: ctx.engine, cancel: ctx.cancel, options: ctx.options };
+                let around = Surroundings { engine: ctx.engine, asker, options: ctx.options };
                 let (rule, alerts) = (&self.options, &mut self.alerts);
                 alerting::evaluate(rule, annotations, patience, moment, &around, alerts)?;
                 Ok(if self.is_restored { alerting::series(&self.alerts) } else { Vec::new() })

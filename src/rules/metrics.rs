@@ -9,6 +9,7 @@ use super::GroupOptions;
 pub struct Metrics {
     pub(super) evaluation_duration: Distribution,
     pub(super) group_duration: Distribution,
+    pub(super) delay: Distribution,
     pub(super) evaluations: Vector,
     pub(super) evaluation_failures: Vector,
     pub(super) iterations: Vector,
@@ -24,8 +25,12 @@ pub struct Metrics {
 
 const GROUP: &[&str] = &["rule_group"];
 
+/// Upper bounds of delays, in seconds.
+const DELAY_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
 impl Metrics {
     /// Registers them.
+    #[expect(clippy::too_many_lines, reason = "a table of names and help texts")]
     pub fn new(registry: &Registry) -> Self {
         Self {
             evaluation_duration: registry.summary(
@@ -37,6 +42,11 @@ impl Metrics {
                 "prometheus_rule_group_duration_seconds",
                 "The duration of rule group evaluations.",
                 &[0.01, 0.05, 0.5, 0.9, 0.99],
+            ),
+            delay: registry.histogram(
+                "narthex_rule_group_delay_seconds",
+                "How much later than planned evaluations of rule groups began.",
+                DELAY_BOUNDS,
             ),
             evaluations: registry.counters(
                 "prometheus_rule_evaluations_total",

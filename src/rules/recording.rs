@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::model::labels::METRIC_NAME;
-use crate::promql::engine::CancelFlag;
 use crate::template::prometheus::QuerySample;
 
-use super::{Evaluate, EvaluateError, RuleOptions};
+use super::{Asker, Evaluate, EvaluateError, RuleOptions};
 
 /// When a rule is evaluated, and how much it may yield.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +35,9 @@ pub(super) fn evaluate(
     rule: &RuleOptions,
     moment: Moment,
     engine: &dyn Evaluate,
-    cancel: &CancelFlag,
+    asker: Asker<'_>,
 ) -> Result<Vec<QuerySample>, EvaluateError> {
-    let vector = engine.vector(&rule.expr, moment.sample_ms(), cancel)?;
+    let vector = engine.vector(&rule.expr, moment.sample_ms(), asker)?;
     let (mut samples, mut seen) = (Vec::with_capacity(vector.len()), BTreeSet::new());
     for sample in vector {
         let mut labels = sample.labels.to_builder();

@@ -129,7 +129,8 @@ impl Rig {
 
     /// The vector of an expression now, one line for each sample.
     fn ask(&self, expr: &str) -> String {
-        let output = self.engine.vector(expr, self.clock.now_ms(), &CancelFlag::new()).unwrap();
+        let asker = Asker { cancel: &CancelFlag::new(), file: "r.yml", group: "ask" };
+        let output = self.engine.vector(expr, self.clock.now_ms(), asker).unwrap();
         let mut lines: Vec<_> =
             output.iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect();
         lines.sort();

@@ -206,6 +206,11 @@ impl Manager {
         self.pools.lock().by_job.values().map(Pool::status).collect()
     }
 
+    /// The options of a job, by its name.
+    pub fn pool_options(&self, name: &str) -> Option<JobOptions> {
+        self.pools.lock().by_job.get(name).map(|pool| pool.options().clone())
+    }
+
     /// What all targets say about their metrics.
     pub fn metadata(&self) -> Vec<TargetMetadata> {
         let mut out = Vec::new();

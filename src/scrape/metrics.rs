@@ -6,6 +6,7 @@ use crate::base::metrics::{Distribution, Number, Registry, Vector};
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     pub interval_length: Vector,
+    pub delay: Distribution,
     pub sync_length: Vector,
     pub reload_length: Distribution,
     pub pools: Number,
@@ -32,6 +33,9 @@ pub(super) struct Metrics {
 const QUANTILES: &[f64] = &[0.01, 0.05, 0.5, 0.9, 0.99];
 const BY_JOB: &[&str] = &["scrape_job"];
 
+/// Upper bounds of delays, in seconds.
+const DELAY_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
 impl Metrics {
     #[expect(clippy::too_many_lines, reason = "a table of names and help texts")]
     pub fn new(registry: &Registry) -> Self {
@@ -49,6 +53,11 @@ impl Metrics {
                 "Actual intervals between scrapes.",
                 QUANTILES,
                 &["interval"],
+            ),
+            delay: registry.histogram(
+                "narthex_scrape_delay_seconds",
+                "How much later than planned scrapes began.",
+                DELAY_BOUNDS,
             ),
             sync_length: registry.summaries(
                 "prometheus_target_sync_length_seconds",

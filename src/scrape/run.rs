@@ -168,6 +168,7 @@ impl Loop {
     async fn scrape(&self, assignment: &Arc<Assignment>, due_ms: i64, cache: Cache) -> Cache {
         let (clock, start) = (&self.shared.clock, self.shared.clock.monotonic());
         let now_ms = clock.now_ms();
+        self.shared.metrics.delay.observe((now_ms - due_ms).max(0) as f64 / 1000.0);
         let work = Work {
             shared: Arc::clone(&self.shared),
             assignment: Arc::clone(assignment),

@@ -16,10 +16,12 @@ use super::sinks::{Preparation, Sinks};
 use super::{Ground, Options, process_metrics};
 use crate::alerting;
 use crate::api::notices::{Notices, RELOAD_FAILED};
+use crate::api::workers::Workers;
 use crate::api::{self, COMPATIBLE_VERSION, Control, Loaded, ReloadAnswer, Services};
+use crate::base::log_file::LogFile;
 use crate::base::metrics::{Number, Registry};
 use crate::discovery;
-use crate::promql::engine::{Engine, EngineOptions};
+use crate::promql::engine::{Engine, EngineOptions, QueryLog};
 use crate::remote::otlp;
 use crate::remote::receive::Receiver;
 use crate::rules;
@@ -50,6 +52,7 @@ pub(super) struct Assembly {
     evaluation_interval_ms: Arc<AtomicI64>,
     preparation: Arc<ArcSwap<Preparation>>,
     reload_metrics: ReloadMetrics,
+    query_log: Arc<QueryLog>,
     initial: Configuration,
 }
 
@@ -94,6 +97,7 @@ fn api_options(options: &Options) -> api::Options {
         parser: options.features.parser,
         delayed_name_removal: options.features.delayed_name_removal,
         type_and_unit_labels: options.features.type_and_unit_labels,
+        per_step_stats: options.features.per_step_stats,
         external_url: options.external_url.clone(),
         read_limits: options.read_limits,
         lookback_delta_ms: options.lookback_delta.as_millis() as i64,
@@ -113,6 +117,7 @@ fn rules_options(options: &Options, configuration: &Configuration) -> rules::Opt
 fn loaded(options: &Options, configuration: &Configuration, now_ms: i64) -> Loaded {
     Loaded {
         config_yaml: configuration.config.to_yaml_redacted(),
+        scrape_yaml: configuration.config.scrape_yaml_redacted(),
         external_labels: configuration.config.external_labels(),
         last_reload_succeeded: true,
         otlp: Arc::new(configuration.config.otlp(
@@ -196,6 +201,29 @@ fn open_alerting(
     Ok(Some(opened.context("open the state of the Alertmanager")?))
 }
 
+/// Opened anew with each configuration, so that a file that was moved away is let go.
+fn open_query_log(
+    configuration: &Configuration,
+) -> anyhow::Result<Option<Box<dyn std::io::Write + Send>>> {
+    let Some(path) = configuration.config.query_log_file() else { return Ok(None) };
+    let file =
+        LogFile::open(&path).with_context(|| format!("open the query log {}", path.display()))?;
+    Ok(Some(Box::new(file)))
+}
+
+/// Must be called within the runtime.
+fn new_notifier(
+    options: &Options,
+    ground: &Ground,
+    registry: &Registry,
+    configuration: &Configuration,
+) -> anyhow::Result<Arc<Notifier>> {
+    let (clock, runtime) = (ground.clock.clone(), tokio::runtime::Handle::current());
+    let own = configuration.notifier(options);
+    Notifier::new(registry, clock, runtime, USER_AGENT, own)
+        .context("set up clients of Alertmanagers")
+}
+
 impl Assembly {
     /// Opens the store and makes every module; nothing runs yet. Blocks on the disk; must be
     /// called within the runtime.
@@ -217,19 +245,14 @@ impl Assembly {
         store.set_exemplars_max(configuration.config.storage().exemplars_max);
         let alerting = open_alerting(&options.storage_path, &ground, &registry, &configuration)?;
 
+        let query_log = Arc::new(QueryLog::new(&registry));
         let engine = || {
             let select: Arc<dyn Select> = store.clone();
             let options = engine_options(options, &evaluation_interval_ms);
-            Arc::new(Engine::new(select, clock.clone(), &registry, options))
+            let engine = Engine::new(select, clock.clone(), &registry, options);
+            Arc::new(engine.with_log(query_log.clone()))
         };
-        let notifier = Notifier::new(
-            &registry,
-            clock.clone(),
-            tokio::runtime::Handle::current(),
-            USER_AGENT,
-            configuration.notifier(options),
-        )
-        .context("set up clients of Alertmanagers")?;
+        let notifier = new_notifier(options, &ground, &registry, &configuration)?;
         let preparation = Arc::new(ArcSwap::from_pointee(preparation(&configuration)));
         let sinks = Sinks::new(notifier.clone(), alerting.as_ref(), preparation.clone(), &registry)
             .context("start the thread that hands alerts over")?;
@@ -257,6 +280,7 @@ impl Assembly {
             alerting,
             metrics: registry,
             clock,
+            workers: Workers::default(),
             reads: options.read_limits.gate(),
             notices: Notices::default(),
             control: Control { ready: AtomicBool::new(false), reload, quit: Notify::new() },
@@ -273,6 +297,7 @@ impl Assembly {
             evaluation_interval_ms,
             preparation,
             reload_metrics,
+            query_log,
             initial: configuration,
         })
     }
@@ -344,12 +369,14 @@ impl Assembly {
         if let (Some(alerting), Some(new)) = (&services.alerting, &configuration.alerting) {
             alerting.reload(new.clone()).context("set up the built-in Alertmanager")?;
         }
+        let query_log = open_query_log(configuration)?;
         let external_labels = configuration.config.external_labels();
         let jobs = configuration.scrape_jobs(options);
         if let Err(errors) = services.scrape.apply(jobs, &external_labels) {
             let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
             anyhow::bail!("{}", texts.join("; "));
         }
+        self.query_log.set(query_log);
         set_intervals(configuration, &self.out_of_order_window_ms, &self.evaluation_interval_ms);
         services.store.set_retention(configuration.retention(options));
         services.store.set_limits(configuration.config.storage().limits);

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::error;
 
+use crate::api::Peer;
 use request_line::RequestLines;
 
 /// Pause after a failed accept (mostly: no file descriptors left).
@@ -51,9 +54,16 @@ impl Listener {
             // A dropped sender means the same.
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        if let Err(err) = axum::serve(self, router).with_graceful_shutdown(stop).await {
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        if let Err(err) = axum::serve(self, service).with_graceful_shutdown(stop).await {
             error!(error = %err, "Serving ended.");
         }
+    }
+}
+
+impl Connected<IncomingStream<'_, Listener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        Self(*stream.remote_addr())
     }
 }
 

@@ -170,3 +170,51 @@ fn metrics_of_opentelemetry_are_taken() {
     let kind = ("Content-Type", "text/plain");
     assert_eq!(request(server.port, "POST", path, &[kind], b"").unwrap().status, 400);
 }
+
+#[test]
+fn scrape_pools_show_their_configuration_and_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "scrape_configs:\n- job_name: a\n  basic_auth: {username: u, password: hush}\n\
+        \x20 relabel_configs:\n\
+        \x20 - {source_labels: [x, y], target_label: z}\n\
+        \x20 - {source_labels: [x], regex: drop, action: drop}\n\
+        \x20 - {regex: x, action: labeldrop}\n- job_name: b\n";
+    let server = Server::start(folder.path(), config, &[]);
+    let ask = |path: &str| get(server.port, path);
+    let pools = ask("/api/v1/scrape_pools").json();
+    assert_eq!(pools["data"]["scrapePools"], json!(["a", "b"]));
+    let shown = ask("/api/v1/scrape_pools/config?scrapePool=a").json();
+    let yaml = shown["data"]["yaml"].as_str().unwrap();
+    assert!(yaml.contains("job_name: a\n") && yaml.contains("scrape_interval: 1m"), "{yaml}");
+    assert!(yaml.contains("<secret>") && !yaml.contains("hush"), "{yaml}");
+    assert!(!yaml.contains("job_name: b"), "{yaml}");
+    assert_eq!(ask("/api/v1/scrape_pools/config?scrapePool=c").status, 404);
+    assert_eq!(ask("/api/v1/scrape_pools/config").status, 400);
+
+    let steps = |labels: &str| {
+        let labels = encoded(labels);
+        let path = format!("/api/v1/targets/relabel_steps?scrapePool=a&labels={labels}");
+        ask(&path).json()["data"]["steps"].clone()
+    };
+    let kept = steps(r#"{"x": "1", "y": "2"}"#);
+    assert_eq!(
+        kept[0],
+        json!({ "keep": true, "output": { "x": "1", "y": "2", "z": "1;2" }, "rule": {
+            "sourceLabels": ["x", "y"], "separator": ";", "regex": "(.*)", "targetLabel": "z",
+            "replacement": "$1", "action": "replace" } })
+    );
+    assert_eq!(kept[2]["output"], json!({ "y": "2", "z": "1;2" }));
+    let dropped = steps(r#"{"x": "drop"}"#);
+    let kept: Vec<bool> =
+        dropped.as_array().unwrap().iter().map(|step| step["keep"] == true).collect();
+    assert_eq!(kept, [true, false, false]);
+    assert_eq!((&dropped[1]["output"], &dropped[2]["output"]), (&json!({}), &json!({})));
+    for (query, error) in [
+        ("scrapePool=a", "no labels parameter provided"),
+        ("scrapePool=a&labels=x", "error parsing labels: expected value at line 1 column 1"),
+        ("scrapePool=c&labels={}", "error retrieving scrape config: scrape pool \"c\" not found"),
+    ] {
+        let refused = ask(&format!("/api/v1/targets/relabel_steps?{query}"));
+        assert_eq!((refused.status, &refused.json()["error"]), (400, &json!(error)));
+    }
+}

@@ -16,6 +16,7 @@ mod promql_eval;
 mod promql_random;
 mod promql_reference;
 mod promql_scripts;
+mod query_service;
 mod remote_write_v2;
 mod rules_examples;
 mod shared;

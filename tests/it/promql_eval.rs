@@ -6,7 +6,7 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use narthex::cli::test::memory::Memory;
 use narthex::model::duration;
-use narthex::promql::engine::{Engine, Query, QueryError, QueryOutput, Value};
+use narthex::promql::engine::{Engine, PerStep, Query, QueryError, QueryOutput, Value};
 
 fn milliseconds(text: &str) -> i64 {
     duration::parse(text).unwrap().as_millis() as i64
@@ -237,4 +237,32 @@ fn statistics_count_samples() {
         .unwrap();
     assert_eq!(output.stats.total_samples, 20);
     assert!((1..=10).contains(&output.stats.peak_samples));
+}
+
+#[test]
+fn statistics_count_histograms_and_steps() {
+    let db = load("10s", "h {{schema:1 count:5 sum:20 buckets:[1 2 1 1]}}x20");
+    let engine = db.engine(false);
+    let stats = |query: &str, end_ms: i64| {
+        let query = Query { per_step: true, ..Query::new(query) };
+        engine.range(&query, 100_000, end_ms, 10_000).unwrap().stats
+    };
+    let steps = |total: &[u64], read: &[u64]| {
+        let (start_ms, step_ms) = (100_000, 10_000);
+        Some(PerStep { start_ms, step_ms, total: total.to_vec(), read: read.to_vec() })
+    };
+    // 13 for each, as in Prometheus.
+    let one = stats("h", 110_000);
+    assert_eq!((one.total_samples, one.samples_read), (26, 26));
+    let windows = stats("histogram_count(increase(h[30s]))", 120_000);
+    assert_eq!((windows.total_samples, windows.samples_read), (9 * 13, 5 * 13));
+    assert_eq!(windows.per_step, steps(&[39, 39, 39], &[39, 13, 13]));
+    // What is the same at each step is read once.
+    let same = stats("h @ 50", 120_000);
+    assert_eq!(same.per_step, steps(&[13, 13, 13], &[13, 0, 0]));
+    // Of a subquery the windows count, and what was read for them.
+    let inner = stats("count_over_time(h[30s:10s])", 110_000);
+    assert_eq!((inner.total_samples, inner.samples_read), (2 * 39, 4 * 13 + 4 * 13));
+    let bare = engine.instant(&Query::new("h[30s:10s]"), 100_000).unwrap().stats;
+    assert_eq!(bare.total_samples, 39);
 }

@@ -14,7 +14,9 @@ use narthex::config::{Config, alertmanager};
 use narthex::model::alert::Alert;
 use narthex::promql::engine::{CancelFlag, Engine, EngineOptions};
 use narthex::promql::parser::{ParserOptions, parse_metric};
-use narthex::rules::{AlertSink, Evaluate, GroupOptions, Manager, Options, RuleKind, Stores};
+use narthex::rules::{
+    AlertSink, Asker, Evaluate, GroupOptions, Manager, Options, RuleKind, Stores,
+};
 use narthex::storage::Storage;
 use narthex::storage::append::{Appender, OnReject, SeriesKey};
 use narthex::storage::options::{Limits, Options as StorageOptions, Retention, WalSync};
@@ -143,7 +145,8 @@ impl Rig {
 
     fn value(&self, expr: &str) -> String {
         let at_ms = self.clock.now_ms() - STEP_MS;
-        let found = self.engine.vector(expr, at_ms, &CancelFlag::new()).unwrap();
+        let asker = Asker { cancel: &CancelFlag::new(), file: "", group: "" };
+        let found = self.engine.vector(expr, at_ms, asker).unwrap();
         found
             .iter()
             .map(|one| format!("{} {:.3}", one.labels, one.value))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::Services;
 use super::super::params::{Params, unescape_label_name};
 use super::super::respond::{ApiError, ApiResult, Success};
-use super::{blocking, json};
+use super::{answering, json};
 use crate::model::labels::{Labels, quote};
 use crate::storage::select::{Select, SelectHints};
 
@@ -28,7 +28,7 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
     if sets.is_empty() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
-    blocking(move || {
+    answering(&Arc::clone(&services), move || {
         // One more than asked for tells whether anything was cut.
         let series_count_max = if limit == 0 { 0 } else { limit + 1 };
         let hints = SelectHints { series_count_max, labels_only: true };
@@ -61,7 +61,7 @@ pub(super) async fn label_names(
 ) -> ApiResult {
     let (range, limit) = (params.range()?, params.limit()?);
     let sets = params.matchers(&services.options.parser)?;
-    blocking(move || {
+    answering(&Arc::clone(&services), move || {
         let mut names = services.store.label_names(&sets, range)?;
         let warnings = limited(&mut names, limit);
         Ok(Success::of(&names).with_annotations(warnings, Vec::new()))
@@ -80,7 +80,7 @@ pub(super) async fn label_values(
     }
     let (range, limit) = (params.range()?, params.limit()?);
     let sets = params.matchers(&services.options.parser)?;
-    blocking(move || {
+    answering(&Arc::clone(&services), move || {
         let mut values = services.store.label_values(&name, &sets, range)?;
         let warnings = limited(&mut values, limit);
         Ok(Success::of(&values).with_annotations(warnings, Vec::new()))

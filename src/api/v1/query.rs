@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, FromRequestParts, State};
+use axum::http::Method;
+use axum::http::request::Parts;
 use serde_json::json;
 
-use super::super::Services;
 use super::super::params::{Params, parse_duration_seconds};
 use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
-use super::{blocking, json, tree};
+use super::super::{Peer, Services};
+use super::{answering, json, tree};
 use crate::model::labels::quote;
 use crate::promql::ast::ExprKind;
-use crate::promql::engine::{CancelFlag, Query, QueryOutput, Stats, Value};
+use crate::promql::engine::{CancelFlag, Origin, Query, QueryOutput, Value};
 use crate::promql::parser;
 use crate::promql::print::pretty::pretty;
 
@@ -30,8 +32,30 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Who asks, for the query log.
+pub(super) struct Client {
+    ip: String,
+    method: Method,
+    /// Below `/api/v1`.
+    path: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+        Ok(Self {
+            ip: peer.map_or_else(String::new, |peer| peer.0.0.ip().to_canonical().to_string()),
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+        })
+    }
+}
+
 /// What both kinds of query share.
 struct Request {
+    client: Client,
     text: String,
     limit: usize,
     /// Whatever is not empty asks for statistics.
@@ -43,7 +67,7 @@ struct Request {
 }
 
 impl Request {
-    fn read(params: &Params) -> Result<Self, ApiError> {
+    fn read(params: &Params, client: Client, limit: usize) -> Result<Self, ApiError> {
         let timeout = params.duration("timeout")?;
         let lookback = match params.get("lookback_delta") {
             "" => None,
@@ -54,7 +78,8 @@ impl Request {
         let lookback = lookback.filter(|seconds| *seconds > 0.0);
         Ok(Self {
             text: params.get("query").to_owned(),
-            limit: params.limit()?,
+            limit,
+            client,
             stats: params.get("stats").to_owned(),
             explain: matches!(params.get("explain"), "1" | "true"),
             lookback_delta_ms: lookback.map(|seconds| (seconds * 1000.0) as i64),
@@ -76,7 +101,8 @@ impl Request {
     ) -> ApiResult {
         let cancel = CancelFlag::new();
         let _guard = CancelOnDrop(cancel.clone());
-        blocking(move || {
+        let path = format!("{}/api/v1{}", services.options.route_prefix, self.client.path);
+        answering(&Arc::clone(&services), move || {
             let (text, timeout) = (self.text.as_str(), self.timeout);
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
                 // Nothing can be evaluated in no time, but wrong syntax is told all the same.
@@ -84,13 +110,20 @@ impl Request {
                     .map_err(|err| ApiError::parameter("query", err))?;
                 return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
             }
-            let query = Query { text, lookback_delta_ms: self.lookback_delta_ms, timeout, cancel };
+            let origin = Origin::Http {
+                client_ip: &self.client.ip,
+                method: self.client.method.as_str(),
+                path: &path,
+            };
+            let lookback_delta_ms = self.lookback_delta_ms;
+            let per_step = self.stats == "all" && services.options.per_step_stats;
+            let query = Query { text, lookback_delta_ms, timeout, cancel, per_step, origin };
             let mut output = evaluate(&services, &query)?;
             if truncate(&mut output.value, self.limit) {
                 output.warnings.push("results truncated due to limit".to_owned());
             }
             output.warnings.extend(stats_warning(&self.stats));
-            let stats = (!self.stats.is_empty()).then(|| stats_json(&output.stats));
+            let stats = (!self.stats.is_empty()).then(|| output.stats.to_json().to_string());
             let data = json::query_data(&output.value, stats.as_deref());
             Ok(Success::of_json(data).with_annotations(output.warnings, output.infos))
         })
@@ -130,35 +163,27 @@ fn truncate(value: &mut Value, limit: usize) -> bool {
     before > limit
 }
 
-fn stats_json(stats: &Stats) -> String {
-    let timings = &stats.timings;
-    json!({
-        "timings": {
-            "evalTotalTime": timings.eval_total.as_secs_f64(),
-            "resultSortTime": timings.result_sort.as_secs_f64(),
-            "queryPreparationTime": timings.query_preparation.as_secs_f64(),
-            "innerEvalTime": timings.inner_eval.as_secs_f64(),
-            "execQueueTime": timings.exec_queue.as_secs_f64(),
-            "execTotalTime": timings.exec_total.as_secs_f64(),
-        },
-        "samples": {
-            "totalQueryableSamples": stats.total_samples,
-            "peakSamples": stats.peak_samples,
-        },
-    })
-    .to_string()
-}
-
-pub(super) async fn instant(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let request = Request::read(&params)?;
+pub(super) async fn instant(
+    State(services): State<Arc<Services>>,
+    client: Client,
+    params: Params,
+) -> ApiResult {
+    // Of several errors the first is told: in the order in which Prometheus looks for them.
+    let limit = params.limit()?;
     let at_ms = params.time_ms("time", services.clock.now_ms())?;
+    let request = Request::read(&params, client, limit)?;
     if request.explain {
         return request.explain(&services, at_ms, at_ms, 0);
     }
     request.run(services, move |services, query| Ok(services.engine.instant(query, at_ms)?)).await
 }
 
-pub(super) async fn range(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+pub(super) async fn range(
+    State(services): State<Arc<Services>>,
+    client: Client,
+    params: Params,
+) -> ApiResult {
+    let limit = params.limit()?;
     let start_ms = params.required_time_ms("start")?;
     let end_ms = params.required_time_ms("end")?;
     if end_ms < start_ms {
@@ -177,7 +202,7 @@ pub(super) async fn range(State(services): State<Arc<Services>>, params: Params)
             "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
         ));
     }
-    let request = Request::read(&params)?;
+    let request = Request::read(&params, client, limit)?;
     if request.explain {
         return request.explain(&services, start_ms, end_ms, step_ms);
     }
@@ -198,8 +223,10 @@ pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Par
             sets.push(selector.matchers.clone());
         }
     });
-    blocking(move || Ok(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range)))))
-        .await
+    answering(&Arc::clone(&services), move || {
+        Ok(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range))))
+    })
+    .await
 }
 
 pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {

@@ -69,27 +69,32 @@ pub(super) async fn read(State(services): State<Arc<Services>>, body: Bytes) -> 
             Refusal::bad_request(reason).into_response()
         }
         Some(ResponseType::Samples) => {
+            let workers = services.workers.clone();
             let work = move || {
                 let _place = place;
                 whole(&services, &request)
             };
-            match tokio::task::spawn_blocking(work).await {
+            match workers.run(work).await {
                 Ok(Ok(body)) => {
                     let kind = (header::CONTENT_TYPE, "application/x-protobuf");
                     ([kind, (header::CONTENT_ENCODING, "snappy")], body).into_response()
                 }
                 Ok(Err(refusal)) => refusal.into_response(),
-                Err(_) => Refusal::internal("unexpected error: panic").into_response(),
+                Err(err) => Refusal::internal(err).into_response(),
             }
         }
         Some(ResponseType::StreamedChunks) => {
             let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
             // When the reader goes away, the next frame finds nobody and the work ends.
-            tokio::task::spawn_blocking(move || {
+            let workers = services.workers.clone();
+            let started = workers.start(move || {
                 let _place = place;
                 stream_all(&services, &request, &sender);
             });
-            streamed(frames).await
+            match started {
+                Ok(()) => streamed(frames).await,
+                Err(err) => Refusal::internal(err).into_response(),
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{COMPATIBLE_VERSION, Services, rfc3339};
-use super::blocking;
+use super::answering;
 use crate::promql::engine::ActiveQuery;
 use crate::storage::stats::{NamedCount, SegmentSummary};
 
@@ -129,7 +129,7 @@ pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) 
         let reason = format!("limit must be between 1 and {LIST_MAX}");
         return Err(ApiError::parameter("limit", reason));
     }
-    blocking(move || {
+    answering(&Arc::clone(&services), move || {
         let stats = services.store.stats(limit);
         let list = |entries: &[NamedCount]| -> Vec<Value> {
             let entry = |e: &NamedCount| json!({ "name": e.name, "value": e.value });

@@ -1,15 +1,17 @@
-//! `/targets`, `/targets/metadata`, `/scrape_pools`.
+//! `/targets`, `/targets/metadata`, `/targets/relabel_steps`, `/scrape_pools`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::params::Params;
-use super::super::respond::{ApiError, ApiResult, Success};
+use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{Services, labels_json, rfc3339_or_never};
 use crate::model::duration;
+use crate::model::labels::{Labels, LabelsBuilder, quote};
+use crate::model::relabel::Rule;
 use crate::promql::parser;
 use crate::scrape::TargetStatus;
 
@@ -97,8 +99,7 @@ pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Para
         }));
     }
     if found.is_empty() {
-        let kind = super::super::respond::ErrorType::NotFound;
-        return Err(ApiError::new(kind, "specified metadata not found"));
+        return Err(ApiError::new(ErrorType::NotFound, "specified metadata not found"));
     }
     Ok(Success::of(&found))
 }
@@ -107,6 +108,73 @@ pub(super) async fn pools(State(services): State<Arc<Services>>) -> ApiResult {
     let mut names: Vec<String> = services.scrape.status().into_iter().map(|p| p.name).collect();
     names.sort();
     Ok(Success::of(&json!({ "scrapePools": names })))
+}
+
+fn unknown_pool(name: &str) -> String {
+    format!("scrape pool {} not found", quote(name))
+}
+
+/// A parameter that must be given.
+fn required<'p>(params: &'p Params, name: &str) -> Result<&'p str, ApiError> {
+    match params.get(name) {
+        "" => Err(ApiError::bad_data(format!("no {name} parameter provided"))),
+        value => Ok(value),
+    }
+}
+
+pub(super) async fn pool_config(
+    State(services): State<Arc<Services>>,
+    params: Params,
+) -> ApiResult {
+    let name = required(&params, "scrapePool")?;
+    let loaded = services.loaded.load();
+    match loaded.scrape_yaml.get(name) {
+        Some(yaml) => Ok(Success::of(&json!({ "yaml": yaml }))),
+        None => Err(ApiError::new(ErrorType::NotFound, unknown_pool(name))),
+    }
+}
+
+/// What the rules of a job make of a target's labels, rule by rule.
+pub(super) async fn relabel_steps(
+    State(services): State<Arc<Services>>,
+    params: Params,
+) -> ApiResult {
+    let name = required(&params, "scrapePool")?;
+    let text = required(&params, "labels")?;
+    let labels: BTreeMap<String, String> = serde_json::from_str(text)
+        .map_err(|err| ApiError::bad_data(format!("error parsing labels: {err}")))?;
+    let Some(job) = services.scrape.pool_options(name) else {
+        let reason = format!("error retrieving scrape config: {}", unknown_pool(name));
+        return Err(ApiError::bad_data(reason));
+    };
+    let steps = steps_of(&job.relabel_rules, Labels::from_pairs(labels).to_builder());
+    Ok(Success::of(&json!({ "steps": steps })))
+}
+
+/// After a rule that drops a target nothing is left for those behind it.
+fn steps_of(rules: &[Rule], mut labels: LabelsBuilder) -> Vec<Value> {
+    let mut is_kept = true;
+    let step = |rule: &Rule| {
+        is_kept = is_kept && rule.apply(&mut labels);
+        let output = if is_kept { labels.build() } else { Labels::empty() };
+        json!({ "rule": rule_json(rule), "output": labels_json(&output), "keep": is_kept })
+    };
+    rules.iter().map(step).collect()
+}
+
+fn rule_json(rule: &Rule) -> Value {
+    let fields = [
+        ("sourceLabels", json!(rule.source_labels)),
+        ("separator", json!(rule.separator)),
+        ("regex", json!(rule.regex.source())),
+        ("modulus", json!(rule.modulus)),
+        ("targetLabel", json!(rule.target_label)),
+        ("replacement", json!(rule.replacement)),
+        ("action", json!(rule.action.as_str())),
+    ];
+    let is_empty = |value: &Value| *value == json!([]) || *value == "" || *value == 0;
+    let fields = fields.into_iter().filter(|(_, value)| !is_empty(value));
+    fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(super) struct Metrics {
     /// Queries that run or wait.
     pub(super) queries: Number,
     samples: Number,
+    samples_read: Number,
     queue_time: Distribution,
     prepare_time: Distribution,
     inner_eval: Distribution,
@@ -24,11 +25,6 @@ impl Metrics {
                 "The max number of concurrent queries.",
             )
             .set(concurrency_max as f64);
-        registry.gauge("prometheus_engine_query_log_enabled", "State of the query log.");
-        registry.counter(
-            "prometheus_engine_query_log_failures_total",
-            "The number of query log failures.",
-        );
         let durations = registry.summaries(
             "prometheus_engine_query_duration_seconds",
             "Query timings",
@@ -44,6 +40,10 @@ impl Metrics {
                 "prometheus_engine_query_samples_total",
                 "The total number of samples loaded by all queries (full window per step for range-vector).",
             ),
+            samples_read: registry.counter(
+                "prometheus_engine_query_samples_read_total",
+                "The total number of samples read from storage by all queries.",
+            ),
             queue_time: durations.distribution(&["queue_time"]),
             prepare_time: durations.distribution(&["prepare_time"]),
             inner_eval: durations.distribution(&["inner_eval"]),
@@ -55,6 +55,7 @@ impl Metrics {
     pub(super) fn observe(&self, stats: &Stats) {
         let timings = &stats.timings;
         self.samples.add(stats.total_samples as f64);
+        self.samples_read.add(stats.samples_read as f64);
         self.queue_time.observe(timings.exec_queue.as_secs_f64());
         self.prepare_time.observe(timings.query_preparation.as_secs_f64());
         self.inner_eval.observe(timings.inner_eval.as_secs_f64());

@@ -17,11 +17,12 @@ use crate::promql::engine::QueryError;
 use crate::storage::select::{BLOCK_SERIES_MAX, SelectHints, Selection};
 
 use super::annotations::Annotations;
+use super::counts::{PerStep, SampleCounts};
 use super::functions::over_range::RangeFunction;
 use super::plan::{Kind, Node, Selector};
 use super::range::range_argument;
 use super::selector::reach;
-use super::{Environment, Evaluator, Item, SampleCounts, Steps, functions};
+use super::{Environment, Evaluator, Item, Steps, functions};
 
 /// Units of work that may be finished before the one that is merged next, for each thread.
 const AHEAD_MAX: usize = 4;
@@ -97,6 +98,7 @@ struct Outcome<P> {
     part: P,
     notes: Annotations,
     samples: SampleCounts,
+    per_step: Option<PerStep>,
 }
 
 /// Where a chain gets its series.
@@ -115,6 +117,8 @@ struct Chain<'c> {
     scalars: &'c ScalarValues,
     /// What others hold.
     held: SampleCounts,
+    /// Whether samples are counted by step.
+    counts_steps: bool,
     /// Blocks that one thread evaluates one after the other.
     stride: usize,
     blocks: usize,
@@ -141,14 +145,16 @@ impl Chain<'_> {
     ) -> Result<Outcome<C::Part>, QueryError> {
         let Self { env, selector, selection, scalars, .. } = *self;
         let held = self.held;
-        let samples = SampleCounts { peak: held.current, total: 0, ..held };
+        let samples = SampleCounts { peak: held.current, total: 0, read: 0, ..held };
         let part = Part { selector, selection, block, scalars };
-        let mut fork = Evaluator { samples, part: Some(part), ..Evaluator::new(env) };
+        let per_step = self.counts_steps.then(|| PerStep::new(self.steps.count));
+        let part = Some(part);
+        let mut fork = Evaluator { samples, per_step, part, ..Evaluator::new(env) };
         let mut part = collect.empty();
         fork.stream_one_by_one(self.node, self.steps, &mut |own, item| {
             collect.add(&mut part, own, item)
         })?;
-        Ok(Outcome { part, notes: fork.notes, samples: fork.samples })
+        Ok(Outcome { part, notes: fork.notes, samples: fork.samples, per_step: fork.per_step })
     }
 }
 
@@ -198,6 +204,7 @@ impl<'e> Evaluator<'e> {
             selection: &selection,
             scalars: &scalars,
             held: self.samples,
+            counts_steps: self.per_step.is_some(),
             stride: (selection.stride() / BLOCK_SERIES_MAX).max(1),
             blocks: selection.series().len().div_ceil(BLOCK_SERIES_MAX).max(1),
         };
@@ -205,6 +212,10 @@ impl<'e> Evaluator<'e> {
             for outcome in outcomes {
                 self.notes.merge(outcome.notes);
                 self.samples.total += outcome.samples.total;
+                self.samples.read += outcome.samples.read;
+                if let (Some(own), Some(other)) = (&mut self.per_step, &outcome.per_step) {
+                    own.add(other);
+                }
                 self.samples.peak = self.samples.peak.max(outcome.samples.peak);
                 merge(self, outcome.part)?;
             }

@@ -8,6 +8,7 @@ use crate::model::sample::TimeRange;
 use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::{self, QueryError, Value};
 
+use super::counts::samples_of;
 use super::functions::extrapolate::Reaches;
 use super::functions::native;
 use super::functions::over_range::{RangeFunction, Windowed};
@@ -15,6 +16,9 @@ use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::{Points, SharedTables};
 use super::series::{histogram_at, weight};
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
+
+/// Where windows hold more samples, evaluation may have been broken off.
+const POLL_WINDOWS: u64 = 1 << 14;
 
 /// For each step, which samples lie in its window.
 #[derive(Debug)]
@@ -26,7 +30,9 @@ pub(super) struct Windows {
     /// Most samples in one window.
     widest: u64,
     /// Samples in all windows, counted again in each.
-    total: u64,
+    pub(super) total: u64,
+    /// Samples in any window, counted once.
+    pub(super) read: u64,
     /// For rates, when one has asked.
     pub(super) reaches: OnceLock<Reaches>,
 }
@@ -76,8 +82,10 @@ impl Frame {
             end: Vec::with_capacity(count),
             widest: 0,
             total: 0,
+            read: 0,
             reaches: OnceLock::new(),
         };
+        let mut newest = 0;
         for step in 0..count {
             let (from, upto) = (from(step), upto(step));
             while first < timestamps_ms.len() && timestamps_ms[first] <= from {
@@ -89,6 +97,8 @@ impl Frame {
             let width = (end - first) as u64;
             windows.widest = windows.widest.max(width);
             windows.total += width;
+            windows.read += (end - first.max(newest).min(end)) as u64;
+            newest = newest.max(end);
             windows.first.push(first as u32);
             windows.end.push(end as u32);
         }
@@ -182,7 +192,9 @@ impl<'e> Evaluator<'e> {
     ) -> Result<(), QueryError> {
         let inner_steps = subquery_steps(subquery, frame.steps);
         let (held, bytes) = (self.samples.current, self.samples.bytes);
-        let series = self.vector_or_scalar(&subquery.inner, inner_steps)?;
+        let (series, aside) = self
+            .aside(inner_steps.count, |own| own.vector_or_scalar(&subquery.inner, inner_steps))?;
+        self.count_within(&aside, inner_steps, frame.steps);
         let all: Arc<[i64]> = (0..inner_steps.count).map(|step| inner_steps.time(step)).collect();
         for one in series {
             let (labels, drop_name) = (&one.labels, one.drop_name);
@@ -226,11 +238,12 @@ impl<'e> Evaluator<'e> {
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
         let mut evaluated = vec![false; steps.count];
+        let env = self.env;
         self.each_range(node, &frame, &mut |own, item| {
             let points = item.points;
             let make = || frame.windows(&points.timestamps_ms);
             let windows = tables.get(&points.timestamps_ms, make);
-            own.samples.total += windows.total;
+            own.count_windows(&windows, points.histograms.as_deref());
             own.touch(windows.widest + weight(points.histograms.as_deref().unwrap_or_default()))?;
             if points.histograms.is_some() {
                 let call = native::RangeCall { function, frame: &frame, params: &params, span };
@@ -247,8 +260,12 @@ impl<'e> Evaluator<'e> {
                     windows: &windows,
                     frame: &frame,
                     params: &params,
+                    is_over: &|| env.is_over(),
                 };
                 windowed.evaluate(function, &mut values)?;
+                if POLL_WINDOWS < windows.total {
+                    own.check()?;
+                }
                 let times = windowed.overlapping(function, |_| true);
                 own.notes.overlapping_starts(own.name_of(&item), times, span);
             }
@@ -346,6 +363,7 @@ impl<'e> Evaluator<'e> {
         let (min_ms, max_ms) = (frame.end_ms(0) - frame.range_ms, frame.end_ms(0));
         let mut out = Vec::new();
         let delayed = self.env.delayed_name_removal;
+        let is_subquery = is_subquery(node);
         self.each_range(node, &frame, &mut |own, item| {
             let (before, after) = frame.extension();
             let inside = |at: i64| min_ms - before < at && at <= max_ms + after;
@@ -357,8 +375,8 @@ impl<'e> Evaluator<'e> {
                     None => points.push((*timestamp_ms, item.points.values[at])),
                 }
             }
-            let weight = points.len()
-                + histograms.iter().map(|(_, one)| 1 + one.bytes() / 16).sum::<usize>();
+            let weight = points.len() as u64
+                + histograms.iter().map(|(_, one)| samples_of(one)).sum::<u64>();
             if !histograms.is_empty()
                 && let Some(word) = boundary_word(frame.boundary)
             {
@@ -372,15 +390,27 @@ impl<'e> Evaluator<'e> {
             if points.is_empty() && histograms.is_empty() {
                 return Ok(());
             }
-            own.samples.total += weight as u64;
-            own.hold(weight as u64)?;
+            if !is_subquery {
+                own.count_found(weight, |_| weight);
+            }
+            own.hold(weight)?;
             let strip = delayed && item.drop_name;
             let labels =
                 if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
             out.push(engine::Series { labels, points, histograms });
             Ok(())
         })?;
+        if is_subquery {
+            self.count_subquery();
+        }
         Ok(Value::Matrix(out))
+    }
+}
+
+fn is_subquery(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Invariant(inner) => is_subquery(inner),
+        kind => matches!(kind, Kind::Subquery(_)),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::storage::select::{
 };
 
 use super::annotations::RangeNotice;
+use super::counts::samples_of;
 use super::functions::native;
 use super::plan::{Selector, Shift};
 use super::series::{Sample, histogram_at, marker, weight};
@@ -246,7 +247,10 @@ impl<'e> Evaluator<'e> {
                 return Ok(());
             }
             count += weight(&histograms);
-            own.samples.total += count;
+            own.count_found(count, |step| match histogram_at(&values, &histograms, step) {
+                Some(histogram) => samples_of(histogram),
+                None => u64::from(!is_absent(values[step])),
+            });
             own.touch(count)?;
             let (labels, drop_name) = (meta.labels(), false);
             sink(own, Item { labels, drop_name, values: &mut values, histograms: &mut histograms })

@@ -14,6 +14,7 @@ use crate::model::sample::{is_stale_nan, stale_nan};
 use crate::promql::engine::QueryError;
 
 use super::Evaluator;
+use super::counts::samples_of;
 
 /// Bits of the value beside a histogram: a signalling NaN, as the stale marker is one.
 const HISTOGRAM_NAN_BITS: u64 = 0x7ff0_0000_0000_0003;
@@ -140,9 +141,9 @@ impl Series {
     }
 }
 
-/// As how many samples histograms are counted beside their markers: one for each 16 bytes.
+/// As how many samples histograms are counted beside their markers.
 pub(super) fn weight(histograms: &[Option<Arc<Histogram>>]) -> u64 {
-    histograms.iter().flatten().map(|histogram| histogram.bytes() as u64 / 16).sum()
+    histograms.iter().flatten().map(|histogram| samples_of(histogram) - 1).sum()
 }
 
 fn drop_histograms(values: &mut [f64], histograms: &mut Histograms) -> bool {

@@ -79,6 +79,9 @@ pub(super) struct MixedWindow<'a> {
     pub(super) boundary: Boundary,
 }
 
+/// Steps between two looks whether the query is to end.
+const POLL_STEPS: usize = 64;
+
 impl Evaluator<'_> {
     /// The metric name of a series that annotations may show.
     pub(in super::super) fn name_of<'i>(&self, item: &RangeItem<'i>) -> &'i str {
@@ -95,6 +98,7 @@ impl Evaluator<'_> {
         histograms: &mut Histograms,
     ) -> Result<(), QueryError> {
         histograms.clear();
+        let env = self.env;
         let parts = Parts::of(item.points);
         let windows = call.frame.windows(&parts.float_times_ms);
         let windowed = Windowed {
@@ -104,6 +108,7 @@ impl Evaluator<'_> {
             windows: &windows,
             frame: call.frame,
             params: call.params,
+            is_over: &|| env.is_over(),
         };
         windowed.evaluate(call.function, values)?;
         let histogram_windows = call.frame.windows(&parts.histogram_times_ms);
@@ -114,6 +119,9 @@ impl Evaluator<'_> {
         let has_floats_only = |step| slice(&histogram_windows, step).is_empty();
         let overlapping = windowed.overlapping(call.function, has_floats_only);
         for step in 0..values.len() {
+            if step % POLL_STEPS == 0 {
+                self.check()?;
+            }
             let inside = slice(&histogram_windows, step);
             if inside.is_empty() {
                 continue;

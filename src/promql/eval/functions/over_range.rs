@@ -133,6 +133,9 @@ impl RangeFunction {
     }
 }
 
+/// Samples between two looks whether the query is to end: less than a millisecond's work.
+const POLL_SAMPLES: usize = 1 << 16;
+
 /// One series and its windows.
 pub(in super::super) struct Windowed<'a> {
     pub(in super::super) timestamps_ms: &'a [i64],
@@ -143,6 +146,8 @@ pub(in super::super) struct Windowed<'a> {
     pub(in super::super) frame: &'a Frame,
     /// Scalar arguments at each step.
     pub(in super::super) params: &'a [Vec<f64>],
+    /// Whether the query is to end; then what is left need not be computed.
+    pub(in super::super) is_over: &'a dyn Fn() -> bool,
 }
 
 /// The samples of one window: never none.
@@ -166,8 +171,16 @@ impl Windowed<'_> {
 
     /// Calls `function` for each window that has samples.
     pub(super) fn each(&self, out: &mut [f64], mut function: impl FnMut(Window<'_>) -> f64) {
+        let mut left = POLL_SAMPLES;
         for (step, out) in out.iter_mut().enumerate() {
             let (first, end) = self.bounds(step);
+            left = left.saturating_sub(end - first);
+            if left == 0 {
+                if (self.is_over)() {
+                    return;
+                }
+                left = POLL_SAMPLES;
+            }
             *out = if first < end {
                 let timestamps_ms = &self.timestamps_ms[first..end];
                 let starts_ms = self.starts_ms.get(first..end).unwrap_or_default();
