@@ -4,7 +4,7 @@
 #   make interop   tests beside Prometheus, Alertmanager and node_exporter (Debian packages)
 #   make crash-test   the store on a simulated disk, SEEDS=10000 random histories
 #   make fuzz      FACTOR=1000 times the random inputs of `make test` for whatever reads bytes
-#   make bench     the store and its codecs, SERIES=1000000
+#   make bench     the store, its codecs, queries, and how late scrapes begin; SERIES=1000000
 #   make conformance  Prometheus' PromQL cases against the running binary (needs ../shared)
 
 SHELL := /bin/bash
