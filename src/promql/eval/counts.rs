@@ -64,7 +64,7 @@ pub(super) struct Aside {
     per_step: Option<PerStep>,
 }
 
-impl<'e> Evaluator<'e> {
+impl Evaluator<'_> {
     /// What the query was, without timings.
     pub(super) fn stats(&self, start_ms: i64, step_ms: i64) -> Stats {
         let per_step = self.per_step.as_ref().map(|own| engine::PerStep {
