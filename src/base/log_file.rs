@@ -17,7 +17,7 @@ impl LogFile {
     /// # Errors
     /// When the system refuses.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?))
     }
 }
