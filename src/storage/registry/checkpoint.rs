@@ -32,8 +32,6 @@ const MAGIC: [u8; 8] = *b"NTXR\x01\0\0\0";
 const NUMBERED_MAX: usize = 64 << 10;
 /// Labels that are shared at the beginning, and at the end, are counted in four bits each.
 const SHARED_MAX: usize = 15;
-/// Far longer than the labels of any series.
-const CANONICAL_BYTES_MAX: usize = 64 << 20;
 /// What is buffered before it is written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -244,9 +242,11 @@ pub fn read(
         visit(Item::Exemplar(canonical, exemplar)).map_err(|reason| corrupt(at, reason))?;
     }
     let (mut numbered, mut last) = (Vec::new(), Last::default());
+    // Each label of a series is written out once at least, so none is longer than all of this.
+    let canonical_bytes_max = content.len();
     while !cursor.is_empty() {
         let at = cursor.at();
-        let entry = read_entry(&mut cursor, &mut numbered, &mut last);
+        let entry = read_entry(&mut cursor, &mut numbered, &mut last, canonical_bytes_max);
         let entry = entry.filter(|own| own.series < NUMBERS_MAX);
         let entry = entry.ok_or_else(|| corrupt(at, "series is damaged"))?;
         visit(Item::Series(entry)).map_err(|reason| corrupt(at, reason))?;
@@ -279,6 +279,7 @@ fn read_entry<'a, 'b>(
     cursor: &mut Cursor<'b>,
     numbered: &mut Vec<&'b [u8]>,
     last: &'a mut Last,
+    canonical_bytes_max: usize,
 ) -> Option<Entry<'a>> {
     let number = cursor.varint()?;
     let (series, is_hollow) = (u32::try_from(number >> 1).ok()?, number & 1 == 1);
@@ -307,7 +308,8 @@ fn read_entry<'a, 'b>(
             }
             label
         };
-        if CANONICAL_BYTES_MAX < canonical.len() + label.len() {
+        let tail_bytes = last.canonical.len() - end_of(count_before - tail);
+        if canonical_bytes_max < canonical.len() + label.len() + tail_bytes {
             return None;
         }
         canonical.extend_from_slice(label);
@@ -369,6 +371,31 @@ mod tests {
             damaged[at] ^= 4;
             assert!(read(&path, &damaged, &mut |_| Ok(())).is_err(), "byte {at}");
             assert!(read(&path, &bytes[..at], &mut |_| Ok(())).is_err(), "cut at {at}");
+        }
+    }
+
+    /// A label that is written out once and asked for many times.
+    #[test]
+    fn a_series_is_not_longer_than_the_file() {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(Path::new("/r")).unwrap();
+        let path = Path::new("/r").join(file_name(3));
+        let label = [b"a\xff".as_slice(), &[b'x'; 1_000], b"\xff"].concat();
+        for (again, is_fine) in [(0, true), (20, false)] {
+            let mut writer = Writer::create(&disk, &path, 9, &[], &[]).unwrap();
+            let canonical = label.repeat(1 + again);
+            let entry = Entry {
+                series: 1,
+                newest_ms: 0,
+                newest_bits: 0,
+                is_hollow: false,
+                canonical: &canonical,
+            };
+            writer.push(entry).unwrap();
+            writer.finish().unwrap();
+            let bytes = disk.read(&path).unwrap();
+            assert!(bytes.len() < 2_000);
+            assert_eq!(read(&path, &bytes, &mut |_| Ok(())).is_ok(), is_fine);
         }
     }
 }
