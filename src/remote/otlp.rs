@@ -1,9 +1,10 @@
 //! OTLP metrics, receiving side: a request becomes one batch of appends under Prometheus' names.
 //!
 //! As in Prometheus a request is stored as a whole or not at all. Attributes of the resource are
-//! in `job`, `instance` and `target_info`, or promoted to labels of every series. Exemplars are
-//! not stored.
+//! in `job`, `instance` and `target_info`, or promoted to labels of every series. New series beyond
+//! a limit are left out alone.
 
+mod exemplar;
 mod histogram;
 pub mod names;
 
@@ -19,12 +20,13 @@ use crate::encoding::wire::otlp::{
     AnyValue, Data, DecodeError, HistogramPoint, KeyValue, Metric, NumberPoint, PointHead,
     ResourceMetrics, ScopeMetrics, SummaryPoint, Temporality, decode_json, decode_protobuf,
 };
+use crate::model::exemplar::Exemplar;
 use crate::model::float::{format_json, format_plain};
 use crate::model::histogram::Histogram;
 use crate::model::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::model::metadata::{Metadata, MetricType};
 use crate::model::sample::stale_nan;
-use crate::storage::append::{Append, AppendError, Appender, OnReject, SeriesKey, Ticket};
+use crate::storage::append::{Append, AppendError, Appender, Limited, OnReject, SeriesKey, Ticket};
 use names::{LabelNamer, Shape, Strategy};
 
 /// What names a process to people.
@@ -102,6 +104,15 @@ pub enum WriteError {
     Append(#[from] AppendError),
 }
 
+/// What was stored of a request.
+#[derive(Debug)]
+pub struct Written {
+    /// Durable once waited for.
+    pub ticket: Ticket,
+    /// New series that a limit refused.
+    pub limited: Option<Box<Limited>>,
+}
+
 /// Takes OTLP requests.
 #[derive(Clone)]
 pub struct Receiver {
@@ -127,7 +138,7 @@ impl Receiver {
         body: &[u8],
         format: Format,
         options: &Options,
-    ) -> Result<Ticket, WriteError> {
+    ) -> Result<Written, WriteError> {
         let all = match format {
             Format::Protobuf => decode_protobuf(body)?,
             Format::Json => decode_json(body)?,
@@ -147,8 +158,8 @@ impl Receiver {
         if !translation.errors.is_empty() {
             return Err(WriteError::Untranslatable(translation.errors.join("\n")));
         }
-        let (_, ticket) = translation.batch.commit()?;
-        Ok(ticket)
+        let (appended, ticket) = translation.batch.commit()?;
+        Ok(Written { ticket, limited: appended.limited })
     }
 }
 
@@ -309,7 +320,8 @@ impl Translation<'_> {
         self.batch.metadata(&name, &metadata);
         let series = Series { name: &name, metadata: &metadata, shared };
         match data {
-            Data::Gauge(points) | Data::Sum { points, .. } => self.numbers(points, &series),
+            Data::Gauge(points) => self.numbers(points, &series, false),
+            Data::Sum { points, .. } => self.numbers(points, &series, true),
             Data::Histogram(points, _) if self.options.histograms_to_custom_buckets => {
                 self.natives(points.iter().map(|own| (&own.head, histogram::custom(own))), &series)
             }
@@ -322,10 +334,18 @@ impl Translation<'_> {
         }
     }
 
-    fn numbers(&mut self, points: &[NumberPoint], series: &Series<'_>) -> Result<(), String> {
+    fn numbers(
+        &mut self,
+        points: &[NumberPoint],
+        series: &Series<'_>,
+        with_exemplars: bool,
+    ) -> Result<(), String> {
         for point in points {
             let labels = self.labels(series, &point.head.attributes)?;
-            self.float(labels, series.name, &[], &point.head, point.value);
+            let labels = self.float(labels, series.name, &[], &point.head, point.value);
+            if with_exemplars {
+                self.exemplars(&labels, exemplar::all(&point.head)?);
+            }
         }
         Ok(())
     }
@@ -342,6 +362,7 @@ impl Translation<'_> {
             let (key, histogram) = (SeriesKey::Labels(&labels), histogram?);
             self.start(head);
             self.batch.histogram(key, head.timestamp_ms(), &histogram);
+            self.exemplars(&labels, exemplar::all(head)?);
         }
         Ok(())
     }
@@ -355,13 +376,19 @@ impl Translation<'_> {
             }
             let total = point.count as f64;
             self.float(labels.clone(), &count, &[], &point.head, total);
+            let mut exemplars = exemplar::all(&point.head)?;
             let mut cumulative = 0_u64;
             for (bound, own) in point.explicit_bounds.iter().zip(&point.bucket_counts) {
                 cumulative = cumulative.wrapping_add(*own);
+                let inside = exemplars.extract_if(.., |own| own.value <= *bound).collect();
                 let bound = ("le", format_plain(*bound));
-                self.float(labels.clone(), &bucket, &[bound], &point.head, cumulative as f64);
+                let labels =
+                    self.float(labels.clone(), &bucket, &[bound], &point.head, cumulative as f64);
+                self.exemplars(&labels, inside);
             }
-            self.float(labels, &bucket, &[("le", "+Inf".to_owned())], &point.head, total);
+            let last = [("le", "+Inf".to_owned())];
+            let labels = self.float(labels, &bucket, &last, &point.head, total);
+            self.exemplars(&labels, exemplars);
         }
         Ok(())
     }
@@ -387,7 +414,7 @@ impl Translation<'_> {
         more: &[(&str, String)],
         head: &PointHead,
         value: f64,
-    ) {
+    ) -> Labels {
         for (name, value) in more {
             labels.set(name, value);
         }
@@ -396,6 +423,13 @@ impl Translation<'_> {
         let value = if head.has_no_value() { stale_nan() } else { value };
         self.start(head);
         self.batch.float(SeriesKey::Labels(&labels), head.timestamp_ms(), value);
+        labels
+    }
+
+    fn exemplars(&mut self, series: &Labels, all: Vec<Exemplar>) {
+        for own in all {
+            self.batch.exemplar(SeriesKey::Labels(series), &own);
+        }
     }
 
     /// Says since when the point that is staged next is counted. That of a gauge means nothing.

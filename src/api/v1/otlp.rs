@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use super::super::Services;
 use super::super::respond::text;
-use crate::remote::otlp::{Format, WriteError};
+use crate::remote::otlp::{Format, WriteError, Written};
 use crate::remote::receive::DECODED_BYTES_MAX;
 use crate::storage::append::{AppendError, SyncError};
 
@@ -44,21 +44,21 @@ pub(super) async fn metrics(
         let options = Arc::clone(&services.loaded.load().otlp);
         services.otlp.write(&unzipped, format, &options).map_err(Refusal::Write)
     };
-    let ticket = match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(ticket)) => ticket,
+    let Written { ticket, limited } = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(written)) => written,
         Ok(Err(refusal)) => return refusal.into_response(),
         Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic"),
     };
     let (sender, synced) = tokio::sync::oneshot::channel();
     // Nobody listens when the client has gone away; the batch is kept all the same.
     ticket.on_settled(move |result| drop(sender.send(result)));
-    match synced.await.unwrap_or(Err(SyncError)) {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(err) => {
-            error!(error = %err, "OTLP metrics were not acknowledged.");
-            text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string())
-        }
+    if let Err(err) = synced.await.unwrap_or(Err(SyncError)) {
+        error!(error = %err, "OTLP metrics were not acknowledged.");
+        return text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string());
     }
+    let Some(limited) = limited else { return StatusCode::OK.into_response() };
+    warn!(error = %limited, "A part of OTLP metrics was refused.");
+    text(StatusCode::BAD_REQUEST, limited.to_string())
 }
 
 fn value(headers: &HeaderMap, name: header::HeaderName) -> &str {

@@ -1,7 +1,6 @@
 //! OTLP metrics: `ExportMetricsServiceRequest` in protobuf and in JSON, as plain structs.
 //!
-//! The field numbers are those of `opentelemetry/proto/metrics/v1`; exemplars and what else is not
-//! stored is skipped. What a body makes us allocate is bounded by [`ITEMS_MAX`] and by the length
+//! The field numbers are those of `opentelemetry/proto/metrics/v1`; what is not stored is skipped. What a body makes us allocate is bounded by [`ITEMS_MAX`] and by the length
 //! of JSON.
 
 mod json;
@@ -176,6 +175,23 @@ pub struct PointHead {
     pub start_time_unix_nano: u64,
     /// Bit 0: there is no value any more.
     pub flags: u32,
+    /// Observations behind the value.
+    pub exemplars: Vec<ExemplarPoint>,
+}
+
+/// One observation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExemplarPoint {
+    /// Attributes that the data point lacks.
+    pub filtered_attributes: Vec<KeyValue>,
+    /// When, in nanoseconds since 1970; 0: not told.
+    pub time_unix_nano: u64,
+    /// What was observed; `None`: nothing that is a number.
+    pub value: Option<f64>,
+    /// In hexadecimal digits; empty: none.
+    pub trace_id: String,
+    /// Likewise.
+    pub span_id: String,
 }
 
 impl PointHead {
@@ -310,6 +326,10 @@ fn for_each_field<'a>(
     Ok(())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 struct Reader {
     items_left: usize,
 }
@@ -413,6 +433,7 @@ impl Reader {
                 2 => out.head.start_time_unix_nano = value.fixed64(field)?,
                 3 => out.head.time_unix_nano = value.fixed64(field)?,
                 4 => out.value = value.double(field)?,
+                5 => out.head.exemplars.push(self.exemplar(value.message(field)?)?),
                 6 => out.value = value.fixed64(field)? as i64 as f64,
                 7 => out.head.attributes.push(self.key_value(value, VALUE_DEPTH_MAX)?),
                 8 => out.head.flags = value.varint(field)? as u32,
@@ -434,6 +455,7 @@ impl Reader {
                 5 => out.sum = Some(value.double(field)?),
                 6 => read_fixed64s(value, field, &mut out.bucket_counts)?,
                 7 => read_fixed64s(value, field, &mut bounds)?,
+                8 => out.head.exemplars.push(self.exemplar(value.message(field)?)?),
                 9 => out.head.attributes.push(self.key_value(value, VALUE_DEPTH_MAX)?),
                 10 => out.head.flags = value.varint(field)? as u32,
                 _ => {}
@@ -460,6 +482,25 @@ impl Reader {
                 8 => out.positive = self.buckets(value.message(field)?)?,
                 9 => out.negative = self.buckets(value.message(field)?)?,
                 10 => out.head.flags = value.varint(field)? as u32,
+                11 => out.head.exemplars.push(self.exemplar(value.message(field)?)?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    fn exemplar(&mut self, message: Message<'_>) -> Result<ExemplarPoint, DecodeError> {
+        let mut out = ExemplarPoint::default();
+        self.count(1)?;
+        for_each_field(message, |field, value| {
+            match field {
+                2 => out.time_unix_nano = value.fixed64(field)?,
+                3 => out.value = Some(value.double(field)?),
+                4 => out.span_id = hex(value.bytes(field)?),
+                5 => out.trace_id = hex(value.bytes(field)?),
+                6 => out.value = Some(value.fixed64(field)? as i64 as f64),
+                7 => out.filtered_attributes.push(self.key_value(value, VALUE_DEPTH_MAX)?),
                 _ => {}
             }
             Ok(())

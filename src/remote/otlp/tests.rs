@@ -36,7 +36,12 @@ impl Append for Batch {
         self.staged.push(format!("{series} histogram of {count} @{timestamp_ms}{since}"));
     }
 
-    fn exemplar(&mut self, _: SeriesKey<'_>, _: &Exemplar) {}
+    fn exemplar(&mut self, series: SeriesKey<'_>, own: &Exemplar) {
+        let Exemplar { labels, value, timestamp_ms } = own;
+        let series = series.to_labels();
+        let le = series.get("le").unwrap_or("");
+        self.staged.push(format!("{} {le} # {labels} {value} @{timestamp_ms}", series.name()));
+    }
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
         let Metadata { metric_type, help, unit } = metadata;
@@ -152,6 +157,42 @@ fn histograms_are_classic_or_native() {
     assert!(lines.contains(
         r#"{__name__="wait_seconds", instance="7", job="eu/shop"} histogram of 3 @1000"#
     ));
+}
+
+#[test]
+fn exemplars_belong_to_sums_and_buckets() {
+    let exemplars = |long: &str| {
+        format!(
+            r#""exemplars": [
+            {{"timeUnixNano": 900000000, "asDouble": 20, "traceId": "AB01", "spanId": "0000",
+              "filteredAttributes": [{{"key": "who", "value": {{"stringValue": "{long}"}}}}]}},
+            {{"asInt": "-1", "spanId": "0c"}},
+            {{"timeUnixNano": 800000000, "asDouble": 0.5}}], "timeUnixNano"#
+        )
+    };
+    let of = |metric: &str, long: &str, options: &Options| {
+        let lines = written(&metric.replacen("\"timeUnixNano", &exemplars(long), 1), options);
+        lines.lines().filter(|line| line.contains(" # ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(of(HISTOGRAM, "me", &options()), @r#"
+    wait_seconds_bucket 0.5 # {} 0.5 @800
+    wait_seconds_bucket 0.5 # {span_id="0c"} -1 @1000
+    wait_seconds_bucket +Inf # {trace_id="ab01", who="me"} 20 @900
+    "#);
+    assert_snapshot!(of(COUNTER, &"long".repeat(40), &options()), @r#"
+    http_requests_total  # {} 0.5 @800
+    http_requests_total  # {trace_id="ab01"} 20 @900
+    http_requests_total  # {span_id="0c"} -1 @1000
+    "#);
+    let native = Options { histograms_to_custom_buckets: true, ..options() };
+    assert_snapshot!(of(HISTOGRAM, "me", &native), @r#"
+    wait_seconds  # {} 0.5 @800
+    wait_seconds  # {trace_id="ab01", who="me"} 20 @900
+    wait_seconds  # {span_id="0c"} -1 @1000
+    "#);
+    assert_eq!(of(&COUNTER.replace("sum", "gauge"), "me", &options()), "", "gauges have none");
+    let nothing = COUNTER.replacen("\"timeUnixNano", r#""exemplars": [{}], "timeUnixNano"#, 1);
+    assert_eq!(written(&nothing, &options()), "unsupported exemplar value type: Empty");
 }
 
 #[test]

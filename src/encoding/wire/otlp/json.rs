@@ -10,8 +10,8 @@ use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    AnyValue, Data, ExponentialPoint, HistogramPoint, KeyValue, NumberPoint, PointHead,
-    SummaryPoint, Temporality,
+    AnyValue, Data, ExemplarPoint, ExponentialPoint, HistogramPoint, KeyValue, NumberPoint,
+    PointHead, SummaryPoint, Temporality,
 };
 
 /// A number, or a number as text.
@@ -126,6 +126,35 @@ impl<'de> Deserialize<'de> for NumberPoint {
             (None, None) => 0.0,
         };
         Ok(Self { head, value })
+    }
+}
+
+impl<'de> Deserialize<'de> for ExemplarPoint {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize, Default)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Point {
+            filtered_attributes: Vec<KeyValue>,
+            #[serde(deserialize_with = "number")]
+            time_unix_nano: u64,
+            as_double: Option<Written>,
+            as_int: Option<Written>,
+            trace_id: String,
+            span_id: String,
+        }
+        let own = Point::deserialize(from)?;
+        let value = match (own.as_double, own.as_int) {
+            (Some(written), _) => Some(parsed(&written)?),
+            (None, Some(written)) => Some(parsed::<i64, D::Error>(&written)? as f64),
+            (None, None) => None,
+        };
+        Ok(Self {
+            filtered_attributes: own.filtered_attributes,
+            time_unix_nano: own.time_unix_nano,
+            value,
+            trace_id: own.trace_id.to_ascii_lowercase(),
+            span_id: own.span_id.to_ascii_lowercase(),
+        })
     }
 }
 

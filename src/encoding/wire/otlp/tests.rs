@@ -31,6 +31,24 @@ struct ProstPoint {
     int: Option<i64>,
     #[prost(uint32, tag = "8")]
     flags: u32,
+    #[prost(message, repeated, tag = "5")]
+    exemplars: Vec<ProstExemplar>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ProstExemplar {
+    #[prost(fixed64, tag = "2")]
+    time: u64,
+    #[prost(double, optional, tag = "3")]
+    double: Option<f64>,
+    #[prost(bytes, tag = "4")]
+    span: Vec<u8>,
+    #[prost(bytes, tag = "5")]
+    trace: Vec<u8>,
+    #[prost(sfixed64, optional, tag = "6")]
+    int: Option<i64>,
+    #[prost(message, repeated, tag = "7")]
+    attributes: Vec<ProstKeyValue>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -63,6 +81,8 @@ struct ProstExponential {
     scale: i32,
     #[prost(message, optional, tag = "8")]
     positive: Option<ProstBuckets>,
+    #[prost(message, repeated, tag = "11")]
+    exemplars: Vec<ProstExemplar>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -73,6 +93,8 @@ struct ProstHistogram {
     counts: Vec<u64>,
     #[prost(double, repeated, packed = "false", tag = "7")]
     bounds: Vec<f64>,
+    #[prost(message, repeated, tag = "8")]
+    exemplars: Vec<ProstExemplar>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -142,7 +164,16 @@ fn request() -> ProstRequest {
         time: 5_000_000_000,
         int: Some(-7),
         flags: 1,
+        exemplars: vec![ProstExemplar {
+            time: 4_000_000_000,
+            int: Some(-3),
+            span: vec![1, 0xff],
+            trace: vec![0xab, 0xcd],
+            attributes: vec![attribute("who", "me")],
+            ..ProstExemplar::default()
+        }],
     };
+    let double = |value| ProstExemplar { double: Some(value), ..ProstExemplar::default() };
     let sum = ProstMetric {
         name: "requests".to_owned(),
         unit: "1".to_owned(),
@@ -155,8 +186,10 @@ fn request() -> ProstRequest {
         sum: Some(1.5),
         scale: -1,
         positive: Some(ProstBuckets { offset: -2, counts: vec![1, 2] }),
+        exemplars: vec![double(0.25)],
     };
-    let histogram = ProstHistogram { count: 3, counts: vec![1, 2], bounds: vec![0.5] };
+    let exemplars = vec![ProstExemplar::default()];
+    let histogram = ProstHistogram { count: 3, counts: vec![1, 2], bounds: vec![0.5], exemplars };
     let histograms = ProstMetric {
         histogram: Some(ProstHistograms { points: vec![histogram], temporality: 1 }),
         ..ProstMetric::default()
@@ -175,12 +208,15 @@ const JSON: &str = r#"{"resourceMetrics": [{
     "scopeMetrics": [{"metrics": [
         {"name": "requests", "unit": "1", "sum": {"aggregationTemporality": 2, "isMonotonic": true,
             "dataPoints": [{"attributes": [{"key": "path", "value": {"stringValue": "/"}}],
-                "timeUnixNano": "5000000000", "asInt": "-7", "flags": 1, "exemplars": []}]}},
+                "timeUnixNano": "5000000000", "asInt": "-7", "flags": 1, "exemplars": [
+                    {"timeUnixNano": "4000000000", "asInt": "-3", "spanId": "01FF", "traceId": "abcd",
+                     "filteredAttributes": [{"key": "who", "value": {"stringValue": "me"}}]}]}]}},
         {"histogram": {"aggregationTemporality": "AGGREGATION_TEMPORALITY_DELTA",
-            "dataPoints": [{"count": 3, "bucketCounts": ["1", 2], "explicitBounds": [0.5]}]}},
+            "dataPoints": [{"count": 3, "bucketCounts": ["1", 2], "explicitBounds": [0.5], "exemplars": [{}]}]}},
         {"exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
             {"timeUnixNano": 6000000000, "count": "3", "sum": 1.5, "scale": -1,
-             "positive": {"offset": -2, "bucketCounts": ["1", "2"]}}]}}
+             "positive": {"offset": -2, "bucketCounts": ["1", "2"]},
+             "exemplars": [{"asDouble": 0.25}]}]}}
     ]}]
 }]}"#;
 
