@@ -2,6 +2,7 @@
 
 pub mod memory;
 pub mod notation;
+mod pinned;
 pub mod script;
 pub mod unit;
 

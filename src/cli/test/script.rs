@@ -8,6 +8,7 @@ use regex::Regex;
 
 use super::memory::Memory;
 use super::notation::{Step, number, sequence, split_series};
+use super::pinned::{other_moments, pinned};
 use crate::model::duration;
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
@@ -217,7 +218,7 @@ impl Eval {
         Ok(())
     }
 
-    /// Evaluates, and where that makes sense once more in the middle of a range.
+    /// Evaluates, and where that makes sense at other moments and in the middle of a range.
     fn check(&self, engine: &Engine) -> Result<(), String> {
         let query = Query::new(&self.expr);
         let (start_ms, end_ms, step_ms) = self.grid;
@@ -227,6 +228,9 @@ impl Eval {
             engine.instant(&query, self.at_ms)
         };
         self.judge(result)?;
+        if !self.is_range && !self.not_as_range && self.fail.is_none() {
+            self.check_pinned(engine)?;
+        }
         let of_query = ["start()", "end()", "range()", "step()"];
         let differs = of_query.iter().any(|function| self.expr.contains(function));
         if self.is_range || self.not_as_range || self.fail.is_some() || self.ordered || differs {
@@ -253,6 +257,31 @@ impl Eval {
         self.compare(&expected, &found).map_err(|err| format!("as range: {err}"))
     }
 
+    /// Evaluates at other moments what is fixed to the right one.
+    fn check_pinned(&self, engine: &Engine) -> Result<(), String> {
+        let Some(text) = pinned(&self.expr, self.at_ms)? else { return Ok(()) };
+        for at_ms in other_moments(self.at_ms) {
+            let place = |err: String| format!("as {text} at {at_ms} ms: {err}");
+            let output = engine.instant(&Query::new(&text), at_ms);
+            let mut output = output.map_err(|err| place(err.to_string()))?;
+            if let Value::Vector(samples) = &mut output.value {
+                if samples.iter().any(|sample| sample.timestamp_ms != at_ms) {
+                    return Err(place("samples do not bear the moment".to_owned()));
+                }
+                for sample in samples {
+                    sample.timestamp_ms = self.at_ms;
+                }
+            }
+            let warns = self.some_warning || !self.warnings.is_empty();
+            if self.no_warning && !output.warnings.is_empty() || warns && output.warnings.is_empty()
+            {
+                return Err(place(format!("warnings differ: {:?}", output.warnings)));
+            }
+            self.judge_value(output.value).map_err(place)?;
+        }
+        Ok(())
+    }
+
     fn judge(&self, result: Result<QueryOutput, QueryError>) -> Result<(), String> {
         let output = match (result, &self.fail) {
             (Err(err), Some(text)) if text.matches(&err.to_string()) => return Ok(()),
@@ -268,8 +297,12 @@ impl Eval {
             &output.warnings,
         )?;
         Self::judge_annotations("info", &self.infos, self.no_info, self.some_info, &output.infos)?;
+        self.judge_value(output.value)
+    }
+
+    fn judge_value(&self, value: Value) -> Result<(), String> {
         let point = |at_ms, value| vec![(at_ms, value)];
-        let found: Found = match output.value {
+        let found: Found = match value {
             Value::String { value, .. } => {
                 let fits = self.string.as_ref() == Some(&value);
                 return if fits { Ok(()) } else { Err(format!("got string {value:?}")) };
