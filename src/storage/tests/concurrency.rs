@@ -10,7 +10,7 @@ use crate::base::rng::Rng as _;
 
 pub const WRITERS: usize = 3;
 /// The number of one more, whose rows are deleted.
-const DELETER: usize = WRITERS;
+pub const DELETER: usize = WRITERS;
 const SERIES_PER_WRITER: usize = 30;
 const ROWS: u64 = 250;
 /// Far more than are written before the power is cut.

@@ -2,7 +2,8 @@
 //!
 //! After each crash the store must hold exactly the first `k` commits, for a `k` that is not below
 //! the last commit whose ticket was settled: nothing acknowledged is lost, nothing is invented,
-//! and no commit is seen in part. After a mere kill it holds all of them.
+//! and no commit is seen in part. After a mere kill it holds all of them. Snapshots hold what the
+//! store held when they were made, whatever comes later.
 
 mod history;
 mod model;

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
-use super::concurrency::{WRITERS, expected, read_writer, row};
+use super::concurrency::{DELETER, WRITERS, expected, read_writer, row};
 use super::*;
 use crate::base::disk::{Disk, DiskFile, Map, OsDisk};
 use crate::base::rng::Rng as _;
@@ -17,6 +17,8 @@ use crate::base::rng::Rng as _;
 const PAGE_BYTES: usize = 4096;
 /// Rows of each writer before the restart and after it.
 const ROWS: u64 = 40;
+/// More than there are rows to be deleted between two starts.
+const ROUND_ROWS: u64 = 1_000_000;
 /// Disks that are made of the record.
 const IMAGES: usize = 250;
 
@@ -46,6 +48,13 @@ enum Event {
     Begun(usize, u64),
     /// It was told that so many are safe.
     Safe(usize, u64),
+    /// Rows up to this of one more writer were deleted.
+    Deleted(u64),
+    /// There is a snapshot, which was begun when there were so many events.
+    Snapshot {
+        path: PathBuf,
+        begun: usize,
+    },
 }
 
 #[derive(Default)]
@@ -283,7 +292,8 @@ impl<'a> Cut<'a> {
                         set(&mut cut.names, path, file);
                     }
                 }
-                Event::Begun(..) | Event::Safe(..) => {}
+                Event::Begun(..) | Event::Safe(..) | Event::Deleted(_) | Event::Snapshot { .. } => {
+                }
             }
         }
         cut
@@ -356,8 +366,28 @@ fn survivor(
     pages
 }
 
-/// Writers that wait until their rows are safe, while log files are sealed and segments merged;
-/// then all that again after a restart.
+/// Seals, merges, writes and deletes rows until the writers are done; makes one snapshot.
+fn keep_busy(storage: &Storage, recorder: &Recorder, round: u64, is_over: &AtomicBool) {
+    let deleter = [vec![Matcher::equal("__name__", &format!("w{DELETER}"))]];
+    for number in round * ROUND_ROWS.. {
+        storage.compact_now().unwrap();
+        append(storage, &row(DELETER, number, NOW_MS - 3_600_000));
+        storage.delete_series(&deleter, TimeRange::ALL).unwrap();
+        recorder.note(Event::Deleted(number));
+        if number == round * ROUND_ROWS {
+            let begun = recorder.0.lock().events.len();
+            let name = storage.snapshot(true).unwrap();
+            let path = storage.store.options.path.join("snapshots").join(name);
+            recorder.note(Event::Snapshot { path, begun });
+        }
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+}
+
+/// Writers that wait until their rows are safe, while all kinds of upkeep go on; then all that
+/// again after a restart.
 fn record(folder: &Path) -> (Recorder, Options) {
     let recorder = Recorder::default();
     let mut options = Machine::new(1).options;
@@ -370,11 +400,7 @@ fn record(folder: &Path) -> (Recorder, Options) {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let (storage, recorder, is_over) = (&*storage, &recorder, &is_over);
-            let upkeep = scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    storage.compact_now().unwrap();
-                }
-            });
+            let upkeep = scope.spawn(move || keep_busy(storage, recorder, round, is_over));
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     scope.spawn(move || {
@@ -416,8 +442,23 @@ fn bounds(events: &[Event], writer: usize) -> (u64, u64) {
 }
 
 fn check(storage: &Storage, events: &[Event], case: &str) {
+    check_rows(storage, (events, events), case);
+    let deleted = events.iter().rev().find_map(|own| match own {
+        Event::Deleted(number) => Some(*number as f64),
+        _ => None,
+    });
+    for (_, samples) in read_writer(storage, DELETER) {
+        for (_, bits) in samples {
+            let number = f64::from_bits(bits).abs();
+            assert!(deleted.is_none_or(|last| last < number), "deleted row {number}, {case}");
+        }
+    }
+}
+
+/// All that was safe after the earlier events, and nothing that was not begun in the later ones.
+fn check_rows(storage: &Storage, (earlier, later): (&[Event], &[Event]), case: &str) {
     for writer in 0..WRITERS {
-        let (safe, begun) = bounds(events, writer);
+        let (safe, begun) = (bounds(earlier, writer).0, bounds(later, writer).1);
         let found = read_writer(storage, writer);
         let rows = found.first().map_or(0, |own| own.1.len() as u64 / 2);
         assert!((safe..=begun).contains(&rows), "{rows} rows, not {safe} to {begun}, {case}");
@@ -435,6 +476,7 @@ fn recovery_of_any_beginning_and_any_order_of_pages_of_real_writes() {
     let tape = recorder.0.lock();
     let count = |is: fn(&Event) -> bool| tape.events.iter().filter(|own| is(own)).count();
     assert!(0 < count(|own| matches!(own, Event::Names(_))));
+    let mut snapshots = 0;
     for image in 0..IMAGES {
         let rng = SimRng::new(image as u64);
         // The last one is whole.
@@ -444,11 +486,12 @@ fn recovery_of_any_beginning_and_any_order_of_pages_of_real_writes() {
         };
         let events = &tape.events[..end];
         let disk = Arc::new(Cut::of(events).disk(&rng));
-        let open = || {
+        let open_at = |path: &Path| {
             let clock = Arc::new(SimClock::new(NOW_MS));
-            let options = options.clone();
+            let options = Options { path: path.to_owned(), ..options.clone() };
             Storage::open_quiet(disk.clone(), clock, &rng, &Registry::new(), options)
         };
+        let open = || open_at(&options.path);
         // Before the first manifest is durable there may be nothing to open.
         let case = format!("image {image} of {end} events");
         let storage = open().unwrap_or_else(|err| panic!("{err}, {case}"));
@@ -457,5 +500,14 @@ fn recovery_of_any_beginning_and_any_order_of_pages_of_real_writes() {
         check(&storage, events, &format!("{case}, compacted"));
         drop(storage);
         check(&open().unwrap(), events, &format!("{case}, opened again"));
+        for (at, own) in events.iter().enumerate() {
+            let Event::Snapshot { path, begun } = own else { continue };
+            let copy = open_at(path).unwrap_or_else(|err| panic!("{err}, snapshot of {case}"));
+            check_rows(&copy, (&events[..*begun], &events[..at]), &format!("snapshot of {case}"));
+            let deleted = read_writer(&copy, DELETER);
+            assert!(deleted.iter().all(|own| own.1.is_empty()), "deleted rows, snapshot of {case}");
+            snapshots += 1;
+        }
     }
+    assert!(IMAGES / 10 < snapshots, "{snapshots} snapshots were opened");
 }

@@ -14,7 +14,8 @@ type Sample = (Labels, i64, f64);
 fn sample(target: usize, series: usize, scrape: i64) -> Option<Sample> {
     let is_absent = (scrape as usize + series).is_multiple_of(11);
     let timestamp_ms = NOW_MS - 600_000 + scrape * 15_000 + target as i64 * 137;
-    let value = ((scrape as usize * series) % 7) as f64;
+    let number = (scrape as usize * series) % 7;
+    let value = if series % 5 == 4 { histogram(number as u64) } else { number as f64 };
     let labels = labels(&format!("m{target}"), series);
     (!is_absent).then_some((labels, timestamp_ms, value))
 }

@@ -32,6 +32,16 @@ pub struct History {
     /// First series that is alive.
     first: usize,
     is_full: bool,
+    /// The newest snapshot.
+    snapshot: Option<Snapshot>,
+}
+
+/// A copy of the store, and what it must hold.
+struct Snapshot {
+    path: PathBuf,
+    expected: State,
+    /// Retention may have dropped what is older.
+    least_ms: i64,
 }
 
 fn series_labels(number: usize) -> Labels {
@@ -46,7 +56,8 @@ impl History {
         let mut machine = Machine::new(seed).window(window_ms);
         machine.options.log_file_bytes_max = 2_000 + rng.next_u64() % 8_000;
         let storage = Some(machine.open());
-        Self { rng, machine, storage, model: Model::default(), first: 0, is_full: false }
+        let model = Model::default();
+        Self { rng, machine, storage, model, first: 0, is_full: false, snapshot: None }
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -216,13 +227,17 @@ impl History {
     }
 
     fn found(&self, selection: &Selection) -> Result<State, QueryError> {
+        Self::found_in(self.storage(), selection)
+    }
+
+    fn found_in(storage: &Storage, selection: &Selection) -> Result<State, QueryError> {
         let mut state = State::default();
         for (labels, samples) in try_read(selection)? {
             let number: usize = labels.get("i").unwrap().parse().unwrap();
             assert_eq!(labels, series_labels(number));
             state.samples.extend(samples.into_iter().map(|(ms, bits)| ((number, ms), bits)));
         }
-        state.metadata = self.storage().metadata(None).into_iter().collect();
+        state.metadata = storage.metadata(None).into_iter().collect();
         Ok(state)
     }
 
@@ -309,9 +324,39 @@ impl History {
         }
     }
 
+    /// Makes a snapshot, of which nothing that happens later may change anything.
+    fn take_snapshot(&mut self) {
+        match self.storage().snapshot(true) {
+            Ok(name) => {
+                // All of it was sealed before.
+                self.model.acknowledge();
+                let path = self.machine.options.path.join("snapshots").join(name);
+                let (expected, least_ms) = (self.model.now().clone(), self.model.least_ms());
+                self.snapshot = Some(Snapshot { path, expected, least_ms });
+            }
+            Err(SealError::Io(_) | SealError::Read(_) | SealError::Poisoned) => {}
+            Err(err) => assert!(self.is_full, "there is space: {err}"),
+        }
+    }
+
+    /// The newest snapshot is a store that holds what the original held at its moment.
+    fn check_snapshot(&self) {
+        let Some(Snapshot { path, expected, least_ms }) = &self.snapshot else { return };
+        let options = Options { path: path.clone(), ..self.machine.options.clone() };
+        let (disk, clock) = (Arc::new(self.machine.disk.clone()), self.machine.clock.clone());
+        let registry = Registry::new();
+        let copy = Storage::open_quiet(disk, clock, &SimRng::new(7), &registry, options).unwrap();
+        let mut found = Self::found_in(&copy, &all(&copy)).unwrap();
+        let mut expected = expected.clone();
+        for own in [&mut found, &mut expected] {
+            own.samples.retain(|(_, timestamp_ms), _| least_ms <= timestamp_ms);
+        }
+        assert_eq!(found, expected, "snapshot");
+    }
+
     /// One step.
     pub fn step(&mut self) {
-        match self.below(50) {
+        match self.below(51) {
             0..20 => self.append(),
             20..27 => self.machine.clock.advance_ms(self.below(60_000) as i64),
             27 => self.machine.clock.advance_ms(-(self.below(20_000) as i64)),
@@ -329,6 +374,7 @@ impl History {
             40 | 41 => self.free_space(),
             42..46 => self.check(),
             46 | 47 => self.delete(),
+            48 => self.take_snapshot(),
             _ => self.crash(),
         }
     }
@@ -386,6 +432,7 @@ impl History {
         let recovered = self.model.recovered(&found, everything);
         assert_eq!(recovered, Ok(()));
         self.check();
+        self.check_snapshot();
     }
 
     /// The last step: bits flip. Whatever can be read then was handed in once.

@@ -136,12 +136,18 @@ impl Model {
         &self.now
     }
 
+    /// What is older may have been dropped by retention.
+    pub fn least_ms(&self) -> i64 {
+        match (self.retention_ms, self.newest_ms) {
+            (Some(retention_ms), Some(newest_ms)) => newest_ms.saturating_sub(retention_ms),
+            _ => i64::MIN,
+        }
+    }
+
     /// Without what retention may have dropped.
     pub fn retained(&self, mut samples: Samples) -> Samples {
-        if let (Some(retention_ms), Some(newest_ms)) = (self.retention_ms, self.newest_ms) {
-            let least_ms = newest_ms.saturating_sub(retention_ms);
-            samples.retain(|(_, timestamp_ms), _| *timestamp_ms >= least_ms);
-        }
+        let least_ms = self.least_ms();
+        samples.retain(|(_, timestamp_ms), _| least_ms <= *timestamp_ms);
         samples
     }
 
