@@ -20,5 +20,6 @@ mod query_service;
 mod remote_write_v2;
 mod rules_examples;
 mod shared;
+mod store_faults;
 mod templates;
 mod tidy;

@@ -213,6 +213,34 @@ impl Server {
         begun.elapsed()
     }
 
+    /// Starts with a data directory on a file system of its own, of so many bytes, that only the
+    /// server sees. `None`: this machine does not let us mount one.
+    pub fn start_on_small_disk(folder: &Path, arguments: &[&str], bytes: u64) -> Option<Self> {
+        let mut probe = Command::new("unshare");
+        probe.args(["-rm", "mount", "-t", "tmpfs", "none"]).arg(folder).stderr(Stdio::null());
+        if !probe.status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        std::fs::write(folder.join("narthex.yml"), "global: {}\n").unwrap();
+        std::fs::create_dir(folder.join("data")).unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let port = free_port();
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs -o size=\"$1\" none \"$2\" && shift 2 && exec \"$@\"";
+        command.args(["-rm", "sh", "-c", script, "sh", &bytes.to_string()]);
+        command.arg(folder.join("data")).arg(BINARY);
+        let process = Self::spawn_by(command, folder, port, &arguments);
+        let mut server = Self { port, process, folder: folder.to_owned(), arguments };
+        server.wait_until_ready();
+        Some(server)
+    }
+
+    /// The data directory as the server sees it.
+    pub fn data_as_seen(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.process.id()));
+        root.join(self.folder.join("data").strip_prefix("/").unwrap())
+    }
+
     /// The same under strace, whose lines go to `trace`: what is written where and synced when.
     pub fn start_traced(&mut self, trace: &Path) {
         let mut command = Command::new("strace");

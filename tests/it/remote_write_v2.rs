@@ -95,8 +95,21 @@ const SYMBOLS: [&str; 9] = [
 ];
 
 fn send(server: &Server, series: Vec<Series>) -> Answer {
-    let symbols = SYMBOLS.map(str::to_owned).into();
-    let body = Request { symbols, series }.encode_to_vec();
+    send_request(server, &Request { symbols: SYMBOLS.map(str::to_owned).into(), series })
+}
+
+/// One sample of each of the series, which have a name alone.
+pub fn send_samples(server: &Server, names: &[&str], timestamp: i64, value: f64) -> Answer {
+    let symbols = ["", "__name__"].iter().chain(names).map(|text| (*text).to_owned()).collect();
+    let one = |at: usize| {
+        let samples = vec![Sample { value, timestamp, ..Sample::default() }];
+        Series { labels: vec![1, at as u32 + 2], samples, ..Series::default() }
+    };
+    send_request(server, &Request { symbols, series: (0..names.len()).map(one).collect() })
+}
+
+fn send_request(server: &Server, body: &Request) -> Answer {
+    let body = body.encode_to_vec();
     let compressed = snap::raw::Encoder::new().compress_vec(&body).unwrap();
     let headers = [
         ("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
