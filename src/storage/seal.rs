@@ -1,15 +1,16 @@
-//! Turning a closed log file into a segment, as a whole, in one manifest edit.
+//! Turning a closed log file into segments, one for each two hours, as a whole, in one manifest edit.
 //!
 //! The same edit names a registry checkpoint that covers what the log file defined. A crash before
 //! the edit leaves files that nobody names; after it, a log file that nobody names.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+use super::compact::plan;
 use super::delete::Hidden;
 use super::exemplars::Stored;
 use super::fingerprint::metric_name;
@@ -104,33 +105,35 @@ impl Store {
     fn seal(&self, log: &Arc<LogFile>, last_sequence: u64) -> Result<(), SealError> {
         let first_sequence = log.header().first_sequence;
         let version = self.version.load_full();
-        let (id, tombstone) = (self.new_id(), version.tombstone());
+        // Each segment gets a number of its own.
+        let (id, tombstone) = (0, version.tombstone());
         let entry = SegmentEntry { id, first_sequence, last_sequence, level: 0, tombstone };
-        let segment_path = self.folders.segments.join(segment_file_name(entry.id));
+        let mut made = Vec::new();
         let checkpoint_id = self.new_id();
         let checkpoint_path = self.folders.registry.join(checkpoint::file_name(checkpoint_id));
         let hidden = version.hidden_in_log(log);
-        let written = self.write_segment(log, entry, &hidden, &segment_path).and_then(|segment| {
+        let written = self.write_segments(log, entry, &hidden, &mut made).and_then(|segments| {
             let state = self.registry_state()?;
             self.write_checkpoint(&state, &checkpoint_path).map_err(not_poisoning)?;
-            Ok((segment, state))
+            Ok((segments, state))
         });
-        let edited = written.and_then(|(segment, state)| {
+        let edited = written.and_then(|(segments, state)| {
             let checkpoint = CheckpointEntry { id: checkpoint_id, tombstone: state.tombstone };
             let mut edits = vec![Edit::DropLog(log.id()), Edit::Checkpoint(checkpoint)];
-            edits.extend(segment.as_ref().map(|_| Edit::AddSegment(entry)));
+            edits.extend(segments.iter().map(|(entry, _)| Edit::AddSegment(*entry)));
             edits.extend(state.head_max_ms.map(Edit::NewestTime));
             let mut manifest = self.lock_manifest();
             let mut version = Version::clone(&self.version.load());
             // Something may have been deleted meanwhile.
-            let segment =
-                segment.map(|segment| version.open_segment(entry, segment)).transpose()?;
+            let segments =
+                segments.into_iter().map(|(entry, own)| version.open_segment(entry, own));
+            let segments = segments.collect::<Result<Vec<_>, _>>()?;
             let old_checkpoint = manifest.state().checkpoint;
             manifest
                 .edit(&edits)
                 .map_err(|err| self.classify("manifest could not be written", err))?;
             version.logs.retain(|own| own.id() != log.id());
-            version.exchange(&[], segment);
+            version.exchange(&[], segments);
             self.version.store(Arc::new(version));
             Ok(old_checkpoint)
         });
@@ -146,7 +149,7 @@ impl Store {
             }
             Err(err) => {
                 if !self.is_poisoned() {
-                    for path in [&segment_path, &checkpoint_path] {
+                    for path in made.iter().chain([&checkpoint_path]) {
                         let _ = self.disk.remove_file(path);
                     }
                 }
@@ -155,14 +158,14 @@ impl Store {
         }
     }
 
-    /// Writes the samples of a log file; nothing when there are none.
-    fn write_segment(
+    /// Writes the samples of a log file, cut where merges cut.
+    fn write_segments(
         &self,
         log: &LogFile,
         entry: SegmentEntry,
         hidden: &[&Hidden],
-        path: &Path,
-    ) -> Result<Option<Segment>, SealError> {
+        made: &mut Vec<PathBuf>,
+    ) -> Result<Vec<(SegmentEntry, Segment)>, SealError> {
         let order = self.by_metric(log);
         // The map is taken while the file has its name; queries may need it after that.
         let bytes = log.map(log.published_bytes())?;
@@ -174,9 +177,16 @@ impl Store {
             return Err(QueryError::Corrupt { path, offset_bytes, reason }.into());
         }
         if order.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let mut writer = None;
+        let cuts = plan::cuts(log.directory().read().range());
+        let cuts = cuts.unwrap_or_else(|| vec![TimeRange::ALL]);
+        let mut writers: Vec<Option<SegmentWriter>> = cuts.iter().map(|_| None).collect();
+        let first = made.len();
+        let ids: Vec<u64> = cuts.iter().map(|_| self.new_id()).collect();
+        let path = |id: &u64| self.folders.segments.join(segment_file_name(*id));
+        made.extend(ids.iter().map(path));
+        let paths = &made[first..];
         for series in order.chunks(BLOCK_SERIES_MAX) {
             let wanted: Vec<_> = series.iter().copied().enumerate().collect();
             let mut parts: Vec<Parts> = series.iter().map(|_| Parts::default()).collect();
@@ -186,19 +196,30 @@ impl Store {
             let mut sharing = Sharing::default();
             for (series, parts) in series.iter().zip(parts) {
                 for run in parts.finish(&mut sharing).runs {
-                    if writer.is_none() {
-                        let created = SegmentWriter::create(&*self.disk, path, Density::Fast);
-                        writer = Some(created.map_err(not_poisoning)?);
+                    for (at, cut) in cuts.iter().enumerate() {
+                        let Some(run) = run.within(*cut) else { continue };
+                        let writer = match &mut writers[at] {
+                            Some(writer) => writer,
+                            none => {
+                                let path = &paths[at];
+                                let new = SegmentWriter::create(&*self.disk, path, Density::Fast);
+                                none.insert(new.map_err(not_poisoning)?)
+                            }
+                        };
+                        self.write_run(writer, *series, &run).map_err(not_poisoning)?;
                     }
-                    let writer = writer.as_mut().expect("made just now");
-                    self.write_run(writer, *series, &run).map_err(not_poisoning)?;
                 }
             }
         }
-        let Some(writer) = writer else { return Ok(None) };
         let sequences = SequenceRange { first: entry.first_sequence, last: entry.last_sequence };
-        writer.finish(sequences).map_err(not_poisoning)?;
-        Ok(Some(Segment::open(&*self.disk, path)?))
+        let mut written = Vec::new();
+        for ((writer, path), id) in writers.into_iter().zip(paths).zip(ids) {
+            let Some(writer) = writer else { continue };
+            writer.finish(sequences).map_err(not_poisoning)?;
+            let segment = Segment::open(&*self.disk, path)?;
+            written.push((SegmentEntry { id, ..entry }, segment));
+        }
+        Ok(written)
     }
 
     fn write_run(

@@ -2,6 +2,7 @@
 //!
 //! A [`Selection`] fixes what the whole query sees. Memory is bounded by the blocks in flight.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::model::histogram::Histogram;
@@ -171,6 +172,29 @@ pub struct Run {
     pub values: Column,
     /// When counting started, for each sample, 0 where that is not known; `None`: nowhere known.
     pub starts_ms: Option<Arc<[i64]>>,
+}
+
+impl Run {
+    /// What of it lies in a range; `None`: nothing.
+    pub fn within(&self, range: TimeRange) -> Option<Cow<'_, Self>> {
+        let times = &self.timestamps_ms;
+        let start = times.partition_point(|ms| *ms < range.min_ms);
+        let end = times.partition_point(|ms| *ms <= range.max_ms);
+        if end <= start {
+            return None;
+        }
+        if end - start == times.len() {
+            return Some(Cow::Borrowed(self));
+        }
+        Some(Cow::Owned(Self {
+            timestamps_ms: times[start..end].into(),
+            values: match &self.values {
+                Column::Floats(values) => Column::Floats(values[start..end].into()),
+                Column::Histograms(values) => Column::Histograms(values[start..end].into()),
+            },
+            starts_ms: self.starts_ms.as_ref().map(|starts| starts[start..end].into()),
+        }))
+    }
 }
 
 /// Values of one kind.

@@ -1,10 +1,11 @@
 //! Which segments are merged next: a pure function of levels, ranges and sizes.
 //!
-//! Level 0 holds sealed log files, which may overlap. Segments of a higher level never overlap
-//! within their level and lie in windows of it: absolute multiples of 2 h, 1 d, 31 d of UTC, less
-//! when the retention is short. At every timestamp a higher level was accepted before a lower one,
-//! because a merge takes either all of level 0, or all of a level in one window, and with it
-//! whatever of the levels up to the target it overlaps.
+//! Level 0 holds sealed log files, which may overlap, but are cut at multiples of 2 h. Segments of
+//! a higher level never overlap within their level and lie in windows of it: absolute multiples of
+//! 2 h, 1 d, 31 d of UTC, less when the retention is short. At every timestamp a higher level was
+//! accepted before a lower one, because a merge takes all of a level in a window, and with it
+//! whatever of the levels up to the target it overlaps. So it mostly writes one segment, and the
+//! space of what it has merged is free before the next one begins.
 
 use crate::model::sample::TimeRange;
 
@@ -77,6 +78,24 @@ pub fn next(pieces: &[Piece], widths: Widths, newest_ms: i64, urgency: Urgency) 
         .or_else(|| finished(pieces, 2, widths, newest_ms, urgency))
 }
 
+/// The windows of the lowest level that a range touches, at which sealed log files are cut; `None`:
+/// absurdly many.
+pub fn cuts(range: TimeRange) -> Option<Vec<TimeRange>> {
+    let width_ms = 2 * HOUR_MS;
+    if count(range, width_ms) > WINDOWS_MAX {
+        return None;
+    }
+    let mut windows = Vec::new();
+    add_windows(&mut windows, range, width_ms);
+    Some(windows)
+}
+
+/// Windows that a range touches.
+fn count(range: TimeRange, width_ms: i64) -> i64 {
+    let first = range.min_ms.div_euclid(width_ms);
+    range.max_ms.div_euclid(width_ms).saturating_sub(first).saturating_add(1)
+}
+
 fn window(timestamp_ms: i64, width_ms: i64) -> TimeRange {
     let min_ms = timestamp_ms.div_euclid(width_ms).saturating_mul(width_ms);
     TimeRange { min_ms, max_ms: min_ms.saturating_add(width_ms - 1) }
@@ -86,36 +105,45 @@ fn union(a: TimeRange, b: TimeRange) -> TimeRange {
     TimeRange { min_ms: a.min_ms.min(b.min_ms), max_ms: a.max_ms.max(b.max_ms) }
 }
 
-/// All of level 0, into the lowest level that has not too many windows for it.
+/// What of level 0 lies in one window, or in some that hang together, into the lowest level that
+/// has not too many windows for all of level 0.
 fn level_zero(pieces: &[Piece], widths: Widths, urgency: Urgency) -> Option<Plan> {
     let zeros: Vec<usize> = (0..pieces.len()).filter(|at| pieces[*at].level == 0).collect();
     let range = zeros.iter().map(|at| pieces[*at].range).reduce(union)?;
-    let bytes: u64 = zeros.iter().map(|at| pieces[*at].bytes).sum();
-    let below = |piece: &&Piece| piece.level == 1 && piece.range.overlaps(range);
-    let below_bytes: u64 = pieces.iter().filter(below).map(|piece| piece.bytes).sum();
-    let pays =
-        zeros.len() >= ZERO_COUNT_MAX || zeros.len() >= ZERO_COUNT_MIN && bytes >= below_bytes / 2;
-    if urgency == Urgency::Background && !pays {
-        return None;
-    }
     // Asked to merge everything, there is no use in writing two-hour pieces first.
     let lowest = if urgency == Urgency::Now { 2 } else { 1 };
-    let few = |level: &u8| {
-        let width_ms = widths[usize::from(*level) - 1];
-        let first = range.min_ms.div_euclid(width_ms);
-        range.max_ms.div_euclid(width_ms).saturating_sub(first) < WINDOWS_MAX
-    };
+    let few = |level: &u8| count(range, widths[usize::from(*level) - 1]) <= WINDOWS_MAX;
     let Some(level) = (lowest..=3).find(few) else {
         // Samples of many years: they stay together.
+        let pays = urgency == Urgency::Now || ZERO_COUNT_MIN <= zeros.len();
         let plan = Plan { level: 0, inputs: zeros, windows: vec![TimeRange::ALL] };
-        return (plan.inputs.len() > 1).then_some(plan);
+        return (pays && plan.inputs.len() > 1).then_some(plan);
     };
     let width_ms = widths[usize::from(level) - 1];
-    let mut windows = Vec::new();
-    for at in &zeros {
-        add_windows(&mut windows, pieces[*at].range, width_ms);
+    let zero_count = |plan: &Plan| plan.inputs.iter().filter(|at| pieces[**at].level == 0).count();
+    let mut largest: Option<Plan> = None;
+    let mut rest = zeros.clone();
+    while let Some(first) = rest.first() {
+        let mut windows = Vec::new();
+        add_windows(&mut windows, pieces[*first].range, width_ms);
+        let plan = complete(pieces, vec![*first], level, windows, width_ms);
+        if urgency == Urgency::Now || pays(pieces, &plan) {
+            return Some(plan);
+        }
+        rest.retain(|at| !plan.inputs.contains(at));
+        if largest.as_ref().is_none_or(|largest| zero_count(largest) < zero_count(&plan)) {
+            largest = Some(plan);
+        }
     }
-    Some(complete(pieces, zeros, level, windows, width_ms))
+    largest.filter(|_| ZERO_COUNT_MAX <= zeros.len())
+}
+
+/// Whether there is enough of level 0 to write the level above anew.
+fn pays(pieces: &[Piece], plan: &Plan) -> bool {
+    let of =
+        |level: u8| plan.inputs.iter().map(|at| pieces[*at]).filter(move |own| own.level == level);
+    let bytes = |level: u8| of(level).map(|own| own.bytes).sum::<u64>();
+    ZERO_COUNT_MIN <= of(0).count() && bytes(1) / 2 <= bytes(0)
 }
 
 /// The segments of a level that lie in one finished window of the next.
@@ -189,7 +217,7 @@ fn complete(
     width_ms: i64,
 ) -> Plan {
     let lowest = inputs.iter().map(|at| pieces[*at].level).min().unwrap_or(0);
-    let is_within = |piece: &Piece| lowest < piece.level && piece.level <= level;
+    let is_within = |piece: &Piece| (lowest < piece.level || lowest == 0) && piece.level <= level;
     loop {
         let missing = (0..pieces.len()).find(|at| {
             let overlaps = |window: &TimeRange| window.overlaps(pieces[*at].range);
@@ -254,19 +282,34 @@ mod tests {
         check(&pieces, 2.0, Background, "none");
         check(&pieces, 2.0, Now, "2: [0, 1, 2] -> 0..24");
         pieces.extend([half(3), half(4)]);
-        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4] -> 0..2 2..4");
-        pieces.insert(0, piece(1, 0.5, 1.9, 99));
-        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4, 5] -> 0..2 2..4");
+        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3] -> 0..2");
+        pieces.insert(0, piece(1, 0.5, 1.9, 79));
+        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4] -> 0..2");
         pieces[0].bytes = 200;
         check(&pieces, 2.5, Background, "none");
-        pieces.extend((0..30).map(half));
-        let all: Vec<_> = (0..pieces.len()).collect();
-        check(
-            &pieces,
-            2.5,
-            Background,
-            &format!("1: {all:?} -> 0..2 2..4 4..6 6..8 8..10 10..12 12..14 14..16"),
-        );
+        // Too many to wait, each in a window of its own but for one.
+        pieces.extend((1..=27).map(|at| half(4 * at)));
+        assert_eq!(pieces.len(), 33);
+        check(&pieces, 2.5, Background, "1: [0, 1, 2, 3, 4] -> 0..2");
+        pieces.remove(1);
+        check(&pieces, 2.5, Background, "none");
+        // What was not cut is merged at once.
+        let uncut = [piece(0, 0.0, 1.9, 9), piece(0, 1.0, 3.0, 9), piece(0, 5.0, 5.1, 9)];
+        check(&[&uncut[..], &uncut[..]].concat(), 6.0, Background, "1: [0, 1, 3, 4] -> 0..2 2..4");
+    }
+
+    #[test]
+    fn log_files_are_cut_at_multiples_of_two_hours() {
+        let ms = |hours: f64| (hours * HOUR_MS as f64) as i64;
+        let cuts = |min_h: f64, max_h: f64| {
+            let windows = cuts(TimeRange { min_ms: ms(min_h), max_ms: ms(max_h) })?;
+            Some(windows.iter().map(|own| own.min_ms / HOUR_MS).collect::<Vec<_>>())
+        };
+        assert_eq!(cuts(0.5, 1.9), Some(vec![0]));
+        assert_eq!(cuts(-0.5, 4.0), Some(vec![-2, 0, 2, 4]));
+        assert_eq!(cuts(0.0, 127.9).map(|own| own.len()), Some(64));
+        assert_eq!(cuts(0.0, 128.0), None);
+        assert_eq!(super::cuts(TimeRange::ALL), None);
     }
 
     #[test]
