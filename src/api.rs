@@ -39,6 +39,7 @@ use crate::remote::receive::Receiver;
 use crate::rules;
 use crate::scrape;
 use crate::storage::Storage;
+use crate::storage::options::StartTimestamps;
 use notices::Notices;
 use workers::Workers;
 
@@ -92,6 +93,8 @@ pub struct Options {
     pub type_and_unit_labels: bool,
     /// `--enable-feature=promql-per-step-stats`
     pub per_step_stats: bool,
+    /// `--enable-feature=st-storage` and `created-timestamp-zero-ingestion`
+    pub start_timestamps: StartTimestamps,
     /// Where this server is reached from outside, without a slash at the end.
     pub external_url: String,
     /// Limits of remote read.
@@ -191,6 +194,7 @@ impl Options {
             delayed_name_removal: false,
             type_and_unit_labels: false,
             per_step_stats: false,
+            start_timestamps: StartTimestamps::default(),
             external_url: "http://localhost:9090".to_owned(),
             read_limits: ReadLimits { samples: 0, requests: 1, frame_bytes: 1 << 20 },
             lookback_delta_ms: 300_000,

@@ -24,7 +24,7 @@ use crate::promql::parser::{ParserOptions, parse_metric_selector};
 use crate::storage::Storage;
 use crate::storage::append::{Appender, OnReject, SeriesKey};
 use crate::storage::inspect::{self, SegmentSummary};
-use crate::storage::options::{Limits, Options, Retention, WalSync};
+use crate::storage::options::{Limits, Options, Retention, StartTimestamps, WalSync};
 use crate::storage::select::{BLOCK_SERIES_MAX, Column, Select, SelectHints};
 
 /// A log file of a store that no server runs on.
@@ -90,6 +90,9 @@ pub struct Dump {
     /// Series selector; may be repeated.
     #[arg(long = "match", default_value = "{__name__=~\"(?s:.*)\"}")]
     selectors: Vec<String>,
+    /// Print start timestamps too: a fourth field behind samples that have one.
+    #[arg(long)]
+    start_timestamps: bool,
     /// Data directory.
     #[arg(default_value = "data/")]
     path: PathBuf,
@@ -294,7 +297,7 @@ fn open(path: PathBuf, wal_sync: WalSync) -> anyhow::Result<Arc<Storage>> {
         log_file_bytes_max: LOG_FILE_BYTES_MAX,
         log_file_age_max_ms: i64::MAX,
         future_ms_max: i64::MAX,
-        start_timestamps: crate::storage::options::StartTimestamps::default(),
+        start_timestamps: StartTimestamps { are_kept: true, begin_with_zero: false },
     };
     let (disk, clock) = (Arc::new(OsDisk), Arc::new(OsClock::new()));
     let opened = Storage::open(disk, clock, Arc::new(OsRng), &Registry::new(), options);
@@ -320,7 +323,12 @@ fn print_samples(out: &mut impl Write, dump: &Dump) -> anyhow::Result<()> {
                             Column::Floats(values) => general(values[row]),
                             Column::Histograms(values) => values[row].to_string(),
                         };
-                        writeln!(out, "{} {value} {ms}", own.labels())?;
+                        write!(out, "{} {value} {ms}", own.labels())?;
+                        let start_ms = run.starts_ms.as_ref().map_or(0, |starts| starts[row]);
+                        if dump.start_timestamps && start_ms != 0 {
+                            write!(out, " {start_ms}")?;
+                        }
+                        writeln!(out)?;
                     }
                 }
             }
@@ -414,6 +422,7 @@ mod tests {
             min_time: i64::MIN,
             max_time: i64::MAX,
             selectors: vec!["bench_total{number=\"2\"}".to_owned()],
+            start_timestamps: false,
             path: path.clone(),
         };
         let samples = text(|out| print_samples(out, &dump));
@@ -422,6 +431,21 @@ mod tests {
         assert_eq!(samples.lines().count(), 4);
         let verified = text(|out| verify(out, &path));
         assert!(verified.contains("120 samples in segments\nSUCCESS"), "{verified}");
+        let store = open(path.clone(), WalSync::Batch).unwrap();
+        let mut batch = store.appender(OnReject::Skip);
+        batch.start(3_900_000_000_000);
+        batch.float(SeriesKey::Pairs(&[("__name__", "started")]), 4_000_000_000_000, 7.0);
+        batch.commit().unwrap();
+        store.close();
+        drop(store);
+        let mut dump = Dump { selectors: vec!["started".to_owned()], ..dump };
+        let mut started = || {
+            dump.start_timestamps = !dump.start_timestamps;
+            text(|out| print_samples(out, &dump))
+        };
+        let plain = "{__name__=\"started\"} 7 4000000000000";
+        assert_eq!(started(), format!("{plain} 3900000000000\n"));
+        assert_eq!(started(), format!("{plain}\n"));
     }
 
     #[test]

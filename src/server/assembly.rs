@@ -98,6 +98,7 @@ fn api_options(options: &Options) -> api::Options {
         delayed_name_removal: options.features.delayed_name_removal,
         type_and_unit_labels: options.features.type_and_unit_labels,
         per_step_stats: options.features.per_step_stats,
+        start_timestamps: options.features.start_timestamps,
         external_url: options.external_url.clone(),
         read_limits: options.read_limits,
         lookback_delta_ms: options.lookback_delta.as_millis() as i64,

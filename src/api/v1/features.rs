@@ -55,7 +55,7 @@ fn all(options: &Options) -> BTreeMap<&'static str, Category> {
             "scrape",
             Category::from([
                 ("extra_scrape_metrics", true),
-                ("start_timestamp_zero_ingestion", false),
+                ("start_timestamp_zero_ingestion", options.start_timestamps.begin_with_zero),
                 ("type_and_unit_labels", options.type_and_unit_labels),
             ]),
         ),
