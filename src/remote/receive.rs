@@ -9,19 +9,23 @@ use std::sync::Arc;
 use crate::base::metrics::{Number, Registry};
 use crate::encoding::wire::histogram::decode_remote;
 use crate::encoding::wire::protobuf::WireError;
-use crate::encoding::wire::remote_write::{self, DecodeError, Item};
+use crate::encoding::wire::remote_write::{self, DecodeError, ITEMS_MAX, Item, RawSeries};
 use crate::encoding::wire::remote_write_v2::{self, SymbolError, Symbols};
 use crate::model::histogram::HistogramError;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::metadata::{Metadata, MetricType};
+use crate::model::sample::Sample;
 use crate::storage::append::{
-    Append, AppendError, Appended, Appender, OnReject, SeriesKey, Ticket,
+    Append, AppendError, Appended, Appender, OnReject, Recalled, SeriesKey, Ticket,
 };
 
 /// Bytes of a request after decompression; Prometheus' limit.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
 /// Problems of a request that the answer names; the rest is only counted.
 const REFUSED_MAX: usize = 10;
+/// Series that are looked up together: their bytes are still in the nearest cache when they are
+/// staged.
+const PIECE_SERIES: usize = 128;
 
 /// Why a request was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +109,31 @@ pub struct Receiver {
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
+/// Some series of a request, which are looked up together, and buffers that are used again.
+#[derive(Default)]
+struct Piece<'a> {
+    series: Vec<RawSeries<'a>>,
+    names: Vec<&'a [u8]>,
+    found: Vec<Recalled>,
+    floats: Vec<Sample>,
+    decoded: remote_write::Series<'a>,
+    sorted: Pairs<'a>,
+    /// Samples and exemplars of the request so far.
+    item_count: usize,
+}
+
+impl Piece<'_> {
+    /// Looks up what the store knows by its bytes; nothing if it does not do that.
+    fn recall(&mut self, batch: &mut dyn Append) {
+        self.found.clear();
+        if let Some(batch) = batch.by_name() {
+            self.names.clear();
+            self.names.extend(self.series.iter().map(RawSeries::name));
+            batch.recall(&self.names, &mut self.found);
+        }
+    }
+}
+
 impl Receiver {
     /// A receiver that appends to `store`.
     pub fn new(store: Arc<dyn Appender>, metrics: &Registry) -> Self {
@@ -127,28 +156,68 @@ impl Receiver {
 
     fn write_one(&self, body: &[u8]) -> Result<Written, WriteError> {
         let mut batch = self.store.appender(OnReject::Abort);
-        let mut sorted = Vec::new();
+        let mut piece = Piece::default();
         remote_write::decode(body, |item| {
             match item {
-                Item::Series(series) => self.stage_one(&mut *batch, series, &mut sorted)?,
+                Item::Series(series) => {
+                    piece.series.push(series);
+                    if piece.series.len() == PIECE_SERIES {
+                        self.stage_piece(&mut *batch, &mut piece)?;
+                    }
+                }
                 Item::Metadata { metric, metadata } => batch.metadata(metric, &metadata),
             }
             Ok::<(), WriteError>(())
         })?;
+        self.stage_piece(&mut *batch, &mut piece)?;
         let (appended, ticket) = batch.commit()?;
         Ok(written(&appended, ticket, Refused::default()))
     }
 
+    fn stage_piece(&self, batch: &mut dyn Append, piece: &mut Piece<'_>) -> Result<(), WriteError> {
+        piece.recall(batch);
+        let Piece { series, found, floats, decoded, sorted, item_count, .. } = piece;
+        for (position, raw) in series.iter().enumerate() {
+            let recalled = found.get(position).copied().unwrap_or(Recalled::TooLong);
+            let is_plain = raw.floats(floats);
+            if let Recalled::Series(known) = recalled
+                && is_plain
+                && let Some(batch) = batch.by_name()
+            {
+                *item_count += floats.len();
+                floats.iter().for_each(|own| batch.known_float(known, own.timestamp_ms, own.value));
+            } else {
+                raw.read(decoded)?;
+                *item_count += decoded.item_count();
+                let is_staged = self.stage_one(batch, decoded, sorted)?;
+                // Its labels may be elsewhere too if it is not plain.
+                if let Recalled::Unknown(name) = recalled
+                    && is_plain
+                    && is_staged
+                    && let Some(batch) = batch.by_name()
+                {
+                    batch.learn(name);
+                }
+            }
+            if *item_count > ITEMS_MAX {
+                return Err(DecodeError::TooManyItems.into());
+            }
+        }
+        series.clear();
+        Ok(())
+    }
+
+    /// Stages a decoded series; false when there was nothing to stage.
     fn stage_one<'a>(
         &self,
         batch: &mut dyn Append,
         series: &remote_write::Series<'a>,
         sorted: &mut Pairs<'a>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<bool, WriteError> {
         sort(&series.labels, sorted);
         if !has_name(sorted) || repeated_name(sorted).is_some() {
             self.invalid_labels.add((series.samples.len() + series.histograms.len()) as f64);
-            return Ok(());
+            return Ok(false);
         }
         let key = SeriesKey::Pairs(sorted);
         for sample in &series.samples {
@@ -162,7 +231,7 @@ impl Receiver {
         for bytes in &series.exemplars {
             batch.exemplar(key, &remote_write::decode_exemplar(bytes)?);
         }
-        Ok(())
+        Ok(!series.samples.is_empty() || !series.histograms.is_empty())
     }
 
     fn write_two(&self, body: &[u8]) -> Result<Written, WriteError> {
@@ -315,6 +384,8 @@ pub fn decompress(compressed: &[u8]) -> Result<Vec<u8>, WriteError> {
     snap::raw::Decoder::new().decompress_vec(compressed).map_err(error)
 }
 
+#[cfg(test)]
+mod by_name_tests;
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

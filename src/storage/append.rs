@@ -6,6 +6,8 @@ use crate::model::exemplar::Exemplar;
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
+use crate::storage::registry::SeriesRef;
+use crate::storage::registry::names::WireName;
 
 /// How a writer names a series. Both forms are canonical: sorted by name, unique, no empty value.
 #[derive(Clone, Copy, Debug)]
@@ -175,9 +177,39 @@ pub trait Append: Send {
     /// elsewhere.
     fn reject_out_of_order(&mut self, yes: bool);
 
+    /// How samples are staged by the bytes that name their series, when the store can do that.
+    fn by_name(&mut self) -> Option<&mut dyn AppendByName> {
+        None
+    }
+
     /// Validates, frames, publishes. The batch is visible as a whole when this returns; durable
     /// once the ticket has been waited for. Does not wait for the disk's sync.
     fn commit(self: Box<Self>) -> Result<(Appended, Ticket), AppendError>;
+}
+
+/// What a store remembers of the bytes that name a series in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// They name this series.
+    Series(SeriesRef),
+    /// They may be remembered: see [`AppendByName::learn`].
+    Unknown(WireName),
+    /// They are too long to be remembered.
+    TooLong,
+}
+
+/// Stages samples of known series without their labels.
+pub trait AppendByName: Send {
+    /// Tells for each of `names` which series it named the last time. What is recalled is good for
+    /// this batch.
+    fn recall(&mut self, names: &[&[u8]], found: &mut Vec<Recalled>);
+
+    /// Stages a sample of a series that was recalled.
+    fn known_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64);
+
+    /// The series of the sample staged last, by its labels, goes by this name. It is remembered
+    /// when the batch is committed.
+    fn learn(&mut self, name: WireName);
 }
 
 /// A store that hands out batches.

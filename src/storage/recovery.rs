@@ -30,6 +30,7 @@ use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::query::Kept;
+use super::registry::names::NameHash;
 use super::registry::restore::Restoring;
 use super::registry::{Registry, SeriesRef, checkpoint};
 use super::reserve;
@@ -129,6 +130,7 @@ pub fn open(
         exemplars: RwLock::new(recovered.exemplars),
         exemplars_max: AtomicI64::new(EXEMPLARS_MAX),
         key: manifest.key(),
+        name_hash: NameHash::new(manifest.key()),
         next_id: AtomicU64::new(manifest.state().next_id),
         manifest: Mutex::new(manifest),
         compaction: Mutex::default(),

@@ -5,12 +5,14 @@
 //! before its first sample, and [`checkpoint`] holds those that older files defined.
 
 pub mod checkpoint;
+pub mod names;
 pub mod restore;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
+use names::{Names, WireName};
 use roaring::RoaringBitmap;
 
 use crate::model::labels::Labels;
@@ -68,6 +70,8 @@ pub struct Registry {
     spans: Vec<Span>,
     /// Which series came after this one the last time.
     successors: Vec<AtomicU32>,
+    /// What senders call them.
+    names: Names,
     arena: Arena,
     index: HeadIndex,
     free: Vec<SeriesRef>,
@@ -100,6 +104,26 @@ impl Registry {
             successor.store(found, Ordering::Relaxed);
         }
         Some(found)
+    }
+
+    /// The series that came by this name, trying first what came after `last` before; none if it is
+    /// retired. `last` learns what came.
+    #[inline]
+    pub fn recall(&self, last: Option<SeriesRef>, name: WireName) -> Option<SeriesRef> {
+        let successor = last.and_then(|last| self.successors.get(last as usize));
+        let guess = successor.map_or(SeriesRef::MAX, |own| own.load(Ordering::Relaxed));
+        let found = if self.names.is(guess, name) { guess } else { self.names.find(name)? };
+        if let Some(successor) = successor.filter(|_| found != guess) {
+            successor.store(found, Ordering::Relaxed);
+        }
+        (self.retired.is_empty() || !self.retired.contains(found)).then_some(found)
+    }
+
+    /// A series came by this name.
+    pub fn learn(&mut self, series: SeriesRef, name: WireName) {
+        if self.fingerprint(series) != 0 {
+            self.names.set(series, name);
+        }
     }
 
     /// Takes a free number, to be bound or released.
@@ -154,6 +178,7 @@ impl Registry {
         if let Ok(entry) = own {
             entry.remove();
         }
+        self.names.forget(series);
         let labels = self.labels(series);
         self.index.remove(series, &labels);
         self.arena.live_bytes -= self.spans[series as usize].len as usize;
@@ -249,7 +274,33 @@ mod tests {
     use super::*;
     use crate::model::matcher::Matcher;
     use crate::storage::append::SeriesKey;
-    use crate::storage::fingerprint::push_canonical;
+    use crate::storage::fingerprint::{HashKey, push_canonical};
+
+    #[test]
+    fn a_name_is_recalled_as_long_as_its_series_is_alive() {
+        let hash = names::NameHash::new(HashKey(3, 4));
+        let name = |text: &str| hash.hash(text.as_bytes()).unwrap();
+        let mut registry = Registry::default();
+        let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
+        assert_eq!(registry.recall(None, name("A")), None);
+        registry.learn(a, name("A"));
+        registry.learn(b, name("B"));
+        for _ in 0..2 {
+            assert_eq!(registry.recall(None, name("A")), Some(a));
+            assert_eq!(registry.recall(Some(a), name("B")), Some(b));
+        }
+        registry.collect(&[b]);
+        assert_eq!(registry.recall(Some(a), name("B")), None, "retired");
+        registry.revive(b);
+        assert_eq!(registry.recall(Some(a), name("B")), Some(b));
+        registry.collect(&[b]);
+        assert_eq!(registry.collect(&[]), (0, vec![b]));
+        assert_eq!(bind(&mut registry, "c"), b);
+        assert_eq!(registry.recall(Some(a), name("B")), None, "its number is another series'");
+        let free = registry.reserve();
+        registry.learn(free, name("D"));
+        assert_eq!(registry.recall(None, name("D")), None, "a number without a series");
+    }
 
     fn bind(registry: &mut Registry, name: &str) -> SeriesRef {
         let labels = Labels::from_pairs([("__name__", name)]);

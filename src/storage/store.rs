@@ -22,6 +22,7 @@ use super::manifest::{Edit, Manifest, is_full};
 use super::metrics::Metrics;
 use super::options::{Limits, Options, Retention};
 use super::registry::Registry;
+use super::registry::names::NameHash;
 use super::sync::Syncer;
 use super::version::Version;
 use crate::base::clock::Clock;
@@ -66,6 +67,7 @@ pub struct Store {
     pub(super) folders: Folders,
     pub(super) metrics: Metrics,
     pub(super) key: HashKey,
+    pub(super) name_hash: NameHash,
     pub(super) registry: RwLock<Registry>,
     /// What queries found and read, kept for the next ones.
     pub(super) kept: super::query::Kept,

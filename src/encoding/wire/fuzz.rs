@@ -62,9 +62,11 @@ fn openmetrics() {
 fn remote_write() {
     run("remote-write", 4_000, Vec::new(), |body| {
         let mut bytes = 0;
+        let mut series = remote_write::Series::default();
         let decoded = remote_write::decode(body, |item| {
             match item {
-                Item::Series(series) => {
+                Item::Series(raw) => {
+                    raw.read(&mut series)?;
                     let labels = series.labels.iter();
                     bytes += labels.map(|(name, text)| name.len() + text.len()).sum::<usize>();
                     // Two bytes at least for each sample.

@@ -135,6 +135,7 @@ impl<'a> Message<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
+    #[inline]
     pub(super) fn field(&mut self) -> Result<Option<(u64, WireValue<'a>)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -160,12 +161,35 @@ impl<'a> Message<'a> {
         self.take(len)
     }
 
-    /// Bytes that are left.
+    /// The next bytes, if they are the field with this one-byte key, whose length takes one byte.
+    #[inline]
+    pub(super) fn short_bytes(&mut self, key: u8) -> Option<&'a [u8]> {
+        let [own, len, rest @ ..] = self.rest else { return None };
+        if *own != key || *len >= 0x80 {
+            return None;
+        }
+        let (taken, rest) = rest.split_at_checked(usize::from(*len))?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    /// How many bytes are left.
     pub(super) fn len(&self) -> usize {
         self.rest.len()
     }
 
-    fn varint(&mut self) -> Result<u64, WireError> {
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+        if let [byte, rest @ ..] = self.rest
+            && *byte < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut number = 0_u64;
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             number |= u64::from(byte & 0x7f) << (7 * index);

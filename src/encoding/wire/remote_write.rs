@@ -1,7 +1,8 @@
 //! Remote write 1.0: the protobuf message `prometheus.WriteRequest`, read without copies.
 //!
 //! A cursor walks the message and hands out one series at a time, its labels and samples borrowed
-//! from the body or kept in buffers that are used again. Unknown fields are skipped. Histograms
+//! from the body or kept in buffers that are used again. A series that holds nothing but labels and
+//! floats need not be decoded by who knows it by the bytes of its labels. Unknown fields are skipped. Histograms
 //! and exemplars are handed out as bytes, decoded by whoever wants them. Message numbers come from
 //! the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
 
@@ -19,6 +20,14 @@ pub const LABEL_BYTES_MAX: usize = 64 << 10;
 /// Samples and entries of metadata in one request. A body of the largest size that is filled with
 /// honest samples has fewer; this bounds what empty ones (two bytes each) make us stage.
 pub const ITEMS_MAX: usize = 3_000_000;
+
+/// First bytes of fields: number and wire type.
+const LABEL_KEY: u8 = 1 << 3 | 2;
+const SAMPLE_KEY: u8 = 2 << 3 | 2;
+const NAME_KEY: u8 = 1 << 3 | 2;
+const TEXT_KEY: u8 = 2 << 3 | 2;
+const VALUE_KEY: u8 = 1 << 3 | 1;
+const TIMESTAMP_KEY: u8 = 2 << 3;
 
 /// Why a body is no write request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,16 +61,57 @@ pub struct Series<'a> {
 
 impl Series<'_> {
     /// Samples of either kind and exemplars.
-    fn len(&self) -> usize {
+    pub fn item_count(&self) -> usize {
         self.samples.len() + self.histograms.len() + self.exemplars.len()
+    }
+}
+
+/// A series as its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RawSeries<'a> {
+    bytes: &'a [u8],
+    /// Length of the labels at the beginning.
+    name_bytes: usize,
+}
+
+impl<'a> RawSeries<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let mut message = Message::new(bytes);
+        while message.short_bytes(LABEL_KEY).is_some() {}
+        Self { bytes, name_bytes: bytes.len() - message.len() }
+    }
+
+    /// The bytes of its labels, the same as long as a sender does not change them.
+    pub fn name(&self) -> &'a [u8] {
+        self.bytes.get(..self.name_bytes).unwrap_or_default()
+    }
+
+    /// Its samples, when there is nothing else besides the labels: else false, and it must be
+    /// [read](Self::read).
+    #[inline]
+    pub fn floats(&self, samples: &mut Vec<Sample>) -> bool {
+        samples.clear();
+        let mut message = Message::new(self.bytes.get(self.name_bytes..).unwrap_or_default());
+        while let Some(bytes) = message.short_bytes(SAMPLE_KEY) {
+            match read_sample(bytes) {
+                Ok(sample) => samples.push(sample),
+                Err(_) => return false,
+            }
+        }
+        message.len() == 0 && self.name_bytes > 0
+    }
+
+    /// Decodes it.
+    pub fn read(&self, series: &mut Series<'a>) -> Result<(), DecodeError> {
+        read_series(self.bytes, series)
     }
 }
 
 /// What a request holds, one piece at a time.
 #[derive(Debug)]
-pub enum Item<'r, 'a> {
+pub enum Item<'a> {
     /// A series.
-    Series(&'r Series<'a>),
+    Series(RawSeries<'a>),
     /// Metadata of a metric family.
     Metadata {
         /// The family's name.
@@ -74,24 +124,19 @@ pub enum Item<'r, 'a> {
 /// Walks an uncompressed body and calls `visit` for each item; stops at its first error.
 pub fn decode<'a, E: From<DecodeError> + From<WireError>>(
     body: &'a [u8],
-    mut visit: impl FnMut(Item<'_, 'a>) -> Result<(), E>,
+    mut visit: impl FnMut(Item<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut message = Message::new(body);
-    let mut series = Series::default();
-    let mut items = 0;
+    let mut metadata_count = 0;
     while let Some((field, value)) = message.field()? {
-        if items > ITEMS_MAX {
-            return Err(DecodeError::TooManyItems.into());
-        }
         match field {
-            1 => {
-                read_series(value.bytes(field)?, &mut series)?;
-                items += series.len();
-                visit(Item::Series(&series))?;
-            }
+            1 => visit(Item::Series(RawSeries::new(value.bytes(field)?)))?,
             3 => {
                 let (metric, metadata) = read_metadata(value.bytes(field)?)?;
-                items += 1;
+                metadata_count += 1;
+                if metadata_count > ITEMS_MAX {
+                    return Err(DecodeError::TooManyItems.into());
+                }
                 visit(Item::Metadata { metric, metadata })?;
             }
             _ => {}
@@ -105,8 +150,15 @@ fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), Decod
     series.samples.clear();
     series.histograms.clear();
     series.exemplars.clear();
-    let mut message = Message::new(bytes);
-    let mut label_bytes = 0;
+    let name = RawSeries::new(bytes).name();
+    let mut rest = bytes;
+    if name.len() <= LABEL_BYTES_MAX && read_plain_labels(name, &mut series.labels).is_some() {
+        rest = bytes.get(name.len()..).unwrap_or_default();
+    } else {
+        series.labels.clear();
+    }
+    let mut label_bytes = bytes.len() - rest.len();
+    let mut message = Message::new(rest);
     while let Some((field, value)) = message.field()? {
         match field {
             1 => {
@@ -120,7 +172,7 @@ fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), Decod
                 }
                 series.labels.push((name, text));
             }
-            2..=4 if series.len() == ITEMS_MAX => return Err(DecodeError::TooManyItems),
+            2..=4 if series.item_count() == ITEMS_MAX => return Err(DecodeError::TooManyItems),
             2 => series.samples.push(read_sample(value.bytes(field)?)?),
             3 => series.exemplars.push(value.bytes(field)?),
             4 => series.histograms.push(value.bytes(field)?),
@@ -128,6 +180,28 @@ fn read_series<'a>(bytes: &'a [u8], series: &mut Series<'a>) -> Result<(), Decod
         }
     }
     Ok(())
+}
+
+/// Labels of less than 128 bytes, each with its name before its value; `None` when there are other
+/// ones, or what is not UTF-8. All is checked at once, since what stands between texts is ASCII.
+fn read_plain_labels<'a>(bytes: &'a [u8], labels: &mut Vec<(&'a str, &'a str)>) -> Option<()> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = at + 2 + usize::from(*bytes.get(at + 1)?);
+        let part = |at: usize, key: u8| {
+            let (own, len) = (*bytes.get(at)?, usize::from(*bytes.get(at + 1)?));
+            (own == key && len < 0x80).then_some(at + 2 + len)
+        };
+        let name_end = part(at + 2, NAME_KEY)?;
+        let text_end = part(name_end, TEXT_KEY)?;
+        if text_end != end || labels.len() == LABELS_MAX {
+            return None;
+        }
+        labels.push((text.get(at + 4..name_end)?, text.get(name_end + 2..text_end)?));
+        at = end;
+    }
+    Some(())
 }
 
 fn read_label(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
@@ -161,7 +235,22 @@ pub fn decode_exemplar(bytes: &[u8]) -> Result<Exemplar, DecodeError> {
     Ok(exemplar)
 }
 
+#[inline]
 fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
+    // As everybody writes it: the value, then the time.
+    if let Some((&[VALUE_KEY, ref bits @ ..], rest)) = bytes.split_first_chunk::<9>()
+        && let [TIMESTAMP_KEY, time @ ..] = rest
+    {
+        let mut time = Message::new(time);
+        let timestamp_ms = time.varint()? as i64;
+        if time.len() == 0 {
+            return Ok(Sample { timestamp_ms, value: f64::from_le_bytes(*bits) });
+        }
+    }
+    read_any_sample(bytes)
+}
+
+fn read_any_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
     let mut sample = Sample { timestamp_ms: 0, value: 0.0 };
     let mut message = Message::new(bytes);
     while let Some((field, value)) = message.field()? {
@@ -255,8 +344,16 @@ mod tests {
 
     fn decoded(body: &[u8]) -> Result<Flat, DecodeError> {
         let mut all = Vec::new();
+        let mut series = Series::default();
+        let mut floats = Vec::new();
         decode(body, |item| {
-            if let Item::Series(series) = item {
+            if let Item::Series(raw) = item {
+                raw.read(&mut series)?;
+                if raw.floats(&mut floats) {
+                    let bits = |own: &Sample| (own.timestamp_ms, own.value.to_bits());
+                    assert!(floats.iter().map(bits).eq(series.samples.iter().map(bits)));
+                    assert!(series.histograms.is_empty() && series.exemplars.is_empty());
+                }
                 let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
                 let labels = series.labels.iter().map(own).collect();
                 let bits = |s: &Sample| (s.timestamp_ms, s.value.to_bits());

@@ -8,13 +8,16 @@ use crate::encoding::column::histogram::check_size;
 use crate::model::exemplar::Exemplar;
 use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::metadata::Metadata;
-use crate::storage::append::{Append, AppendError, Appended, OnReject, SeriesKey, Ticket};
+use crate::storage::append::{
+    Append, AppendByName, AppendError, Appended, OnReject, Recalled, SeriesKey, Ticket,
+};
 use crate::storage::exemplars::StagedExemplar;
 use crate::storage::fingerprint::{HashKey, push_canonical};
 use crate::storage::log::directory::NONE;
 use crate::storage::log::histogram::push_histogram;
 use crate::storage::options::StartTimestamps;
 use crate::storage::registry::SeriesRef;
+use crate::storage::registry::names::WireName;
 use crate::storage::store::Store;
 
 /// What stands for a histogram where newest samples are compared: the keyed hash makes it as good
@@ -82,6 +85,8 @@ pub struct Staged {
     pub metadata: Vec<(String, Metadata)>,
     /// In order of arrival.
     pub exemplars: Vec<StagedExemplar>,
+    /// What series were called that were not known by that name.
+    pub names: Vec<(StagedSeries, WireName)>,
     /// Bytes of all histograms, as in the log.
     pub histogram_bytes: Vec<u8>,
     /// Where each of them ends.
@@ -101,6 +106,7 @@ impl Staged {
 
 struct Pending {
     fingerprint: u128,
+    name: Option<WireName>,
     end: usize,
     manner: Manner,
     timestamp_ms: i64,
@@ -168,6 +174,7 @@ impl Batch {
                 }
             };
             start = pending.end;
+            self.staged.names.extend(pending.name.map(|name| (series, name)));
             let Pending { manner, timestamp_ms, bits, histogram, .. } = pending;
             let sample = StagedSample { series, manner, timestamp_ms, bits, histogram };
             self.staged.samples.push(sample);
@@ -176,18 +183,66 @@ impl Batch {
     }
 
     fn stage(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, bits: u64, histogram: u32) {
+        if self.pending.len() == PENDING_MAX {
+            self.look_up();
+        }
         let start = self.text.len();
         push_canonical(series, &mut self.text);
         let fingerprint = self.store.key.fingerprint(&self.text[start..]);
-        let (end, manner) = (self.text.len(), self.manner);
+        let (end, manner, name) = (self.text.len(), self.manner, None);
         let start_ms = std::mem::take(&mut self.start_ms);
         if start_ms != 0 && self.store.options.start_timestamps.are_kept {
             let position = self.staged.samples.len() + self.pending.len();
             self.staged.starts.push((position as u32, start_ms));
         }
-        self.pending.push(Pending { fingerprint, end, manner, timestamp_ms, bits, histogram });
-        if self.pending.len() == PENDING_MAX {
+        self.pending.push(Pending {
+            fingerprint,
+            name,
+            end,
+            manner,
+            timestamp_ms,
+            bits,
+            histogram,
+        });
+    }
+}
+
+impl AppendByName for Batch {
+    fn recall(&mut self, names: &[&[u8]], found: &mut Vec<Recalled>) {
+        found.clear();
+        let hash = &self.store.name_hash;
+        let hashed = |name: &&[u8]| hash.hash(name).map_or(Recalled::TooLong, Recalled::Unknown);
+        found.extend(names.iter().map(hashed));
+        let registry = self.store.registry.read();
+        let mut last = self.last;
+        for own in found {
+            if let Recalled::Unknown(name) = own
+                && let Some(series) = registry.recall(last, *name)
+            {
+                *own = Recalled::Series(series);
+                last = Some(series);
+            }
+        }
+    }
+
+    fn known_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) {
+        if !self.pending.is_empty() {
+            // Samples stay in their order.
             self.look_up();
+        }
+        self.last = Some(series);
+        self.staged.samples.push(StagedSample {
+            series: StagedSeries::Known(series),
+            manner: self.manner,
+            timestamp_ms,
+            bits: value.to_bits(),
+            histogram: NONE,
+        });
+    }
+
+    fn learn(&mut self, name: WireName) {
+        if let Some(last) = self.pending.last_mut() {
+            last.name = Some(name);
         }
     }
 }
@@ -273,6 +328,10 @@ impl Append for Batch {
 
     fn reject_out_of_order(&mut self, yes: bool) {
         self.manner = if yes { Manner::Strict } else { Manner::Usual };
+    }
+
+    fn by_name(&mut self) -> Option<&mut dyn AppendByName> {
+        Some(self)
     }
 
     fn commit(mut self: Box<Self>) -> Result<(Appended, Ticket), AppendError> {

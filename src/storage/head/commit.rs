@@ -31,6 +31,7 @@ use crate::storage::log::format::{
 };
 use crate::storage::log::scan::add_to_directory;
 use crate::storage::manifest::is_full;
+use crate::storage::registry::names::WireName;
 use crate::storage::registry::{Registry, SeriesRef};
 use crate::storage::store::Store;
 
@@ -417,6 +418,7 @@ impl Store {
         self.metrics.count_rejected(&appended);
         appended.limited = self.limited(&staged.unknown, &resolved, writer.limited_count);
         appended.new_series_count = self.bind(writer, &staged.unknown, &resolved);
+        self.learn(&staged.names, &resolved);
         self.add_metadata(writer, &staged.metadata);
         let (exemplars, base_ms) =
             (std::mem::take(&mut staged.exemplars), writer.active.header().base_ms);
@@ -551,6 +553,22 @@ impl Store {
             writer.frame.clear();
         }
         count
+    }
+
+    /// Remembers what senders call the series of a batch that is taken.
+    fn learn(&self, names: &[(StagedSeries, WireName)], resolved: &[Resolved]) {
+        if names.is_empty() {
+            return;
+        }
+        let mut registry = self.registry.write();
+        for (series, name) in names {
+            match *series {
+                StagedSeries::Known(series) => registry.learn(series, *name),
+                StagedSeries::Unknown(position) => {
+                    registry.learn(resolved[position as usize].series, *name);
+                }
+            }
+        }
     }
 
     /// Keeps metadata that differs from what is known, and adds it to the frame.
