@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::base::metrics::{Number, Registry};
 use crate::encoding::wire::histogram::decode_remote;
 use crate::encoding::wire::protobuf::WireError;
@@ -21,6 +24,10 @@ use crate::storage::append::{
 
 /// Bytes of a request after decompression; Prometheus' limit.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Buffers of decompressed bodies that are kept, and how long they may be. Honest requests have
+/// less than a megabyte.
+const BUFFERS_MAX: usize = 8;
+const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// Problems of a request that the answer names; the rest is only counted.
 const REFUSED_MAX: usize = 10;
 /// Series that are looked up together: their bytes are still in the nearest cache when they are
@@ -105,6 +112,10 @@ impl Refused {
 pub struct Receiver {
     store: Arc<dyn Appender>,
     invalid_labels: Number,
+    /// As many requests are decoded at the same time as there are cores, and one more for a core
+    /// whose request waits for another one's commit.
+    permits: Arc<Semaphore>,
+    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
@@ -141,17 +152,31 @@ impl Receiver {
             "prometheus_api_remote_write_invalid_labels_samples_total",
             "The total number of received remote write samples and histogram samples which were rejected due to invalid labels.",
         );
-        Self { store, invalid_labels }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let permits = Arc::new(Semaphore::new(cores + 1));
+        Self { store, invalid_labels, permits, buffers: Arc::default() }
+    }
+
+    /// To be held while a request is written: requests take turns, first come, first served.
+    pub async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
     }
 
     /// Decompresses, decodes and commits one request. Blocks for as long as that computes, not for
     /// the disk: the caller waits for the ticket.
     pub fn write(&self, compressed: &[u8], version: Version) -> Result<Written, WriteError> {
-        let body = decompress(compressed)?;
-        match version {
-            Version::One => self.write_one(&body),
-            Version::Two => self.write_two(&body),
+        let mut buffer = self.buffers.lock().pop().unwrap_or_default();
+        let body = decompress_into(compressed, &mut buffer)?;
+        let result = match version {
+            Version::One => self.write_one(body),
+            Version::Two => self.write_two(body),
+        };
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < BUFFERS_MAX && buffer.len() <= BUFFER_BYTES_MAX {
+            buffers.push(buffer);
         }
+        result
     }
 
     fn write_one(&self, body: &[u8]) -> Result<Written, WriteError> {
@@ -185,7 +210,9 @@ impl Receiver {
                 && let Some(batch) = batch.by_name()
             {
                 *item_count += floats.len();
-                floats.iter().for_each(|own| batch.known_float(known, own.timestamp_ms, own.value));
+                for own in &*floats {
+                    batch.known_float(known, own.timestamp_ms, own.value);
+                }
             } else {
                 raw.read(decoded)?;
                 *item_count += decoded.item_count();
@@ -375,13 +402,25 @@ fn repeated_name<'a>(sorted: &[(&'a str, &'a str)]) -> Option<&'a str> {
 
 /// Undoes the compression of a body, up to [`DECODED_BYTES_MAX`].
 pub fn decompress(compressed: &[u8]) -> Result<Vec<u8>, WriteError> {
+    let mut buffer = Vec::new();
+    let len = decompress_into(compressed, &mut buffer)?.len();
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+/// The same into a buffer that is used again and only grows.
+fn decompress_into<'a>(compressed: &[u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], WriteError> {
     let error = |err: snap::Error| WriteError::Compression(err.to_string());
     let len = snap::raw::decompress_len(compressed).map_err(error)?;
     if len > DECODED_BYTES_MAX {
         let text = format!("decoded size {len} exceeds the limit of {DECODED_BYTES_MAX} bytes");
         return Err(WriteError::Compression(text));
     }
-    snap::raw::Decoder::new().decompress_vec(compressed).map_err(error)
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let len = snap::raw::Decoder::new().decompress(compressed, buffer).map_err(error)?;
+    Ok(&buffer[..len])
 }
 
 #[cfg(test)]

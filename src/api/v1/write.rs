@@ -6,11 +6,12 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::super::Services;
 use super::super::respond::text;
-use crate::remote::receive::{Version, WriteError, Written};
+use crate::remote::receive::{Receiver, Version, WriteError, Written};
 use crate::storage::append::{AppendError, SyncError};
 
 pub(super) async fn write(
@@ -27,20 +28,13 @@ pub(super) async fn write(
         Ok(version) => version,
         Err(reason) => return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason),
     };
-    let receiver = services.receiver.clone();
-    let Ok(result) = tokio::task::spawn_blocking(move || receiver.write(&body, version)).await
-    else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic");
+    let (written, synced) = match store(&services.receiver, body, version).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(err)) => return with_counts(version, [0; 3], refused(&err)),
+        Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "unexpected error: panic"),
     };
-    let written = match result {
-        Ok(written) => written,
-        Err(err) => return with_counts(version, [0; 3], refused(&err)),
-    };
-    let Written { ticket, sample_count, histogram_count, exemplar_count, refused } = written;
-    let (sender, synced) = tokio::sync::oneshot::channel();
-    // Nobody listens when the client has gone away; the batch is kept all the same.
-    ticket.on_settled(move |result| drop(sender.send(result)));
-    if let Err(err) = synced.await.unwrap_or(Err(SyncError)) {
+    let Written { sample_count, histogram_count, exemplar_count, refused, .. } = written;
+    if let Err(err) = synced {
         error!(error = %err, "Remote write was not acknowledged.");
         let answer = text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string());
         return with_counts(version, [0; 3], answer);
@@ -53,6 +47,31 @@ pub(super) async fn write(
         }
     };
     with_counts(version, [sample_count, histogram_count, exemplar_count], answer)
+}
+
+/// Commits a request and waits for the disk. The sync is asked for where the commit was made, so
+/// that nobody need be woken in between. An error of the outer kind means a panic.
+async fn store(
+    receiver: &Receiver,
+    body: Bytes,
+    version: Version,
+) -> Result<Result<(Written, Result<(), SyncError>), WriteError>, oneshot::error::RecvError> {
+    let permit = receiver.permit().await;
+    let (sender, stored) = oneshot::channel();
+    let receiver = receiver.clone();
+    tokio::task::spawn_blocking(move || {
+        let result = receiver.write(&body, version);
+        drop(permit);
+        // Nobody listens when the client has gone away; the batch is kept all the same.
+        match result {
+            Ok(written) => {
+                let ticket = written.ticket.clone();
+                ticket.on_settled(move |synced| drop(sender.send(Ok((written, synced)))));
+            }
+            Err(err) => drop(sender.send(Err(err))),
+        }
+    });
+    stored.await
 }
 
 /// Adds the headers of version 2.0 that tell what was stored: samples, histograms, exemplars.

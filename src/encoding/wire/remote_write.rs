@@ -237,14 +237,16 @@ pub fn decode_exemplar(bytes: &[u8]) -> Result<Exemplar, DecodeError> {
 
 #[inline]
 fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {
-    // As everybody writes it: the value, then the time.
-    if let Some((&[VALUE_KEY, ref bits @ ..], rest)) = bytes.split_first_chunk::<9>()
-        && let [TIMESTAMP_KEY, time @ ..] = rest
-    {
+    // As everybody writes it: the value, unless it is zero, then the time.
+    let (value, rest) = match bytes.split_first_chunk::<9>() {
+        Some((&[VALUE_KEY, ref bits @ ..], rest)) => (f64::from_le_bytes(*bits), rest),
+        _ => (0.0, bytes),
+    };
+    if let [TIMESTAMP_KEY, time @ ..] = rest {
         let mut time = Message::new(time);
         let timestamp_ms = time.varint()? as i64;
         if time.len() == 0 {
-            return Ok(Sample { timestamp_ms, value: f64::from_le_bytes(*bits) });
+            return Ok(Sample { timestamp_ms, value });
         }
     }
     read_any_sample(bytes)
