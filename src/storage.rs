@@ -15,6 +15,7 @@ mod log;
 mod loss;
 mod manifest;
 mod metrics;
+mod moment;
 pub mod options;
 mod query;
 mod recovery;
@@ -205,6 +206,10 @@ impl Storage {
             }
         }
         self.store.sync_once();
+        // Whoever seals, merges or deletes for somebody else has ended when these are free.
+        drop(self.store.compaction.lock());
+        drop(self.store.maintenance.lock());
+        drop(self.store.lock_writer());
         self.store.directory_lock.lock().take();
     }
 

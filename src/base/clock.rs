@@ -42,15 +42,23 @@ impl Clock for OsClock {
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the name")]
 pub struct SimClock {
     start_ms: i64,
     now_ms: AtomicI64,
+    /// How far the wall clock is wrong.
+    error_ms: AtomicI64,
 }
 
 impl SimClock {
     /// A clock that shows `start_ms`.
     pub fn new(start_ms: i64) -> Self {
-        Self { start_ms, now_ms: AtomicI64::new(start_ms) }
+        Self { start_ms, now_ms: AtomicI64::new(start_ms), error_ms: AtomicI64::new(0) }
+    }
+
+    /// From now on the wall clock is wrong by so much; the monotonic one is not.
+    pub fn set_error_ms(&self, error_ms: i64) {
+        self.error_ms.store(error_ms, Ordering::SeqCst);
     }
 
     /// Moves the clock forward by `delta_ms`.
@@ -61,11 +69,11 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        self.now_ms.load(Ordering::SeqCst)
+        self.now_ms.load(Ordering::SeqCst) + self.error_ms.load(Ordering::SeqCst)
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis((self.now_ms() - self.start_ms).max(0) as u64)
+        Duration::from_millis((self.now_ms.load(Ordering::SeqCst) - self.start_ms).max(0) as u64)
     }
 }
 
@@ -79,6 +87,9 @@ mod tests {
         assert_eq!(clock.now_ms(), 5_000);
         clock.advance_ms(250);
         assert_eq!(clock.now_ms(), 5_250);
+        assert_eq!(clock.monotonic(), Duration::from_millis(250));
+        clock.set_error_ms(1_000);
+        assert_eq!(clock.now_ms(), 6_250);
         assert_eq!(clock.monotonic(), Duration::from_millis(250));
     }
 }

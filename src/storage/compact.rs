@@ -13,10 +13,11 @@ use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::delete::{Hidden, visible};
 use super::manifest::{Edit, LostRun, SegmentEntry};
@@ -31,7 +32,7 @@ use crate::encoding::column::Density;
 use crate::model::labels::Labels;
 use crate::model::sample::TimeRange;
 use crate::storage::select::QueryError;
-use plan::{Piece, Plan, Urgency};
+use plan::{Piece, Plan, Room, Urgency};
 
 /// Series between two looks at the clock and at whether the store is closing.
 const PACE_SERIES: usize = 256;
@@ -58,7 +59,7 @@ pub struct Merge {
 impl Store {
     /// Merges until nothing is worth it. Blocks; several callers take turns.
     pub fn compact(&self, urgency: Urgency) -> Result<(), SealError> {
-        let _turn = self.begin_merging(urgency);
+        let _turn = self.begin_merging(urgency)?;
         while let Some(merge) = self.next_merge(urgency) {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
@@ -66,16 +67,20 @@ impl Store {
             self.merge_and_count(&merge, urgency)?;
         }
         self.keep_reserve();
+        if urgency == Urgency::Now && self.merges_wait.load(Ordering::Relaxed) {
+            return Err(SealError::DiskFull);
+        }
         Ok(())
     }
 
     /// Waits for the turn to merge. Who is in a hurry makes a merge in the background hurry too.
-    pub fn begin_merging(&self, urgency: Urgency) -> Turn<'_> {
+    pub fn begin_merging(&self, urgency: Urgency) -> Result<Turn<'_>, SealError> {
         if urgency == Urgency::Now {
             self.background.0.lock().waiting += 1;
             self.background.1.notify_all();
         }
-        Turn { _compaction: self.compaction.lock(), store: self, urgency }
+        let turn = Turn { _compaction: self.compaction.lock(), store: self, urgency };
+        self.check_open().map(|()| turn)
     }
 
     /// Merges, and tells the metrics. The caller has the lock of compaction.
@@ -104,9 +109,38 @@ impl Store {
         };
         let pieces: Vec<Piece> = version.segments.iter().map(piece).collect();
         let widths = plan::widths(self.retention.load().longest_ms());
-        let plan = plan::next(&pieces, widths, self.range()?.max_ms, urgency)?;
+        let newest_ms = self.range()?.max_ms;
+        let next = |room| plan::next(&pieces, widths, newest_ms, urgency, room);
+        let room = self.room(urgency);
+        let plan = next(room);
+        self.note_room(plan.is_none() && next(Room { free_bytes: u64::MAX, ..room }).is_some());
+        let plan = plan?;
         let inputs = plan.inputs.iter().map(|at| Arc::clone(&version.segments[*at])).collect();
         Some(Merge { plan, inputs, tombstone: version.tombstone() })
+    }
+
+    /// How much a merge may write. Unless somebody asked for it, what comes in meanwhile and the
+    /// reserve have precedence.
+    fn room(&self, urgency: Urgency) -> Room {
+        let retention = self.retention.load();
+        let retention_bytes = self.bytes_max(&retention).ok().flatten();
+        let needed_bytes = match urgency {
+            Urgency::Now => 0,
+            Urgency::Background => self.options.log_file_bytes_max + self.options.reserve_bytes_max,
+        };
+        let free_bytes = self.disk.free_bytes(&self.options.path).unwrap_or(u64::MAX);
+        Room::new(free_bytes.saturating_sub(needed_bytes), retention_bytes)
+    }
+
+    /// Tells people once when merges wait for space, and when no longer.
+    fn note_room(&self, is_waiting: bool) {
+        if self.merges_wait.swap(is_waiting, Ordering::Relaxed) != is_waiting {
+            if is_waiting {
+                warn!("The disk has no room for merging segments: they stay as they are.");
+            } else {
+                info!("Segments are merged again.");
+            }
+        }
     }
 
     /// Replaces the inputs by what is written for the windows.

@@ -197,7 +197,7 @@ impl Store {
     /// Writes segments anew without what is hidden in them, those where it pays or all, and
     /// forgets tombstones that hide nothing any more. Blocks.
     pub fn clean_tombstones(&self, urgency: Urgency) -> Result<(), SealError> {
-        let _turn = self.begin_merging(urgency);
+        let _turn = self.begin_merging(urgency)?;
         while let Some(merge) = self.next_to_clean(urgency) {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);

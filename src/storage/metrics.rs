@@ -260,6 +260,11 @@ fn own_gauges(store: &Store) -> Vec<Family> {
             "Whether the reserve was used to free space and is not there again.",
             is(store.gave_way.load(Ordering::Relaxed)),
         ),
+        (
+            "merges_wait",
+            "Whether segments are not merged for want of space.",
+            is(store.merges_wait.load(Ordering::Relaxed)),
+        ),
         ("deletions", "Deletions whose samples are not yet gone from all files.", deletions),
     ]
     .map(|(name, help, value)| gauge(format!("narthex_storage_{name}"), help, value))

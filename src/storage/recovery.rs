@@ -24,7 +24,10 @@ use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
 use super::head::judge::{NO_SAMPLE, Newest};
 use super::log::file::{self, LogFile};
-use super::log::format::{FILE_HEADER_BYTES, FileHeader, Frame, Record, Row, visit_records};
+use super::log::format::{
+    FILE_HEADER_BYTES, FileHeader, Frame, Record, Row, UNKNOWN_VERSION as UNKNOWN_LOG_VERSION,
+    visit_records,
+};
 use super::log::scan::{Tail, add_to_directory, scan};
 use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metrics::Metrics;
@@ -92,15 +95,14 @@ pub fn open(
     let mut manifest = Manifest::open(&disk, &path, &failure)?;
     remove_garbage(&*disk, &folders, manifest.state());
     let mut recovered = Recovered::new(manifest.key());
-    recovered.read_checkpoint(&*disk, &folders, manifest.state())?;
+    recovered.read_registry(&*disk, &folders, manifest.state(), &metrics)?;
     recovered.pass_deletions(manifest.state());
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
     let read = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
     let mut logs = read.files;
-    let registry = recovered.end(&logs);
+    let registry = recovered.end(&*disk, &folders, &logs)?;
     let tombstones = tombstones_of(manifest.state(), &registry);
     let losses = manifest.state().losses.values().cloned().collect();
-    let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let header = FileHeader {
         file_id: manifest.state().next_id,
         base_ms: clock.now_ms(),
@@ -112,12 +114,11 @@ pub fn open(
     reserve::or_give_way(&*disk, &path, || manifest.edit(&edits))
         .map_err(OpenError::io(path.join(manifest::FILE_NAME)))?;
     // Not before it is durable where they end.
-    for (log, end_bytes) in &read.whole {
-        log.cut(*end_bytes);
-    }
+    cut(&read.whole);
     logs.push(Arc::clone(&active));
     remove_garbage(&*disk, &folders, manifest.state());
     let (series, sequence) = (registry.len(), recovered.sequence);
+    let head_max_ms = recovered.newest.max_ms().max(manifest.state().newest_ms);
     let store = Store {
         active: ArcSwap::new(Arc::clone(&active)),
         version: ArcSwap::from_pointee(Version { segments, logs, tombstones, losses }),
@@ -131,6 +132,7 @@ pub fn open(
         exemplars_max: AtomicI64::new(EXEMPLARS_MAX),
         key: manifest.key(),
         name_hash: NameHash::new(manifest.key()),
+        moment: Mutex::default(),
         next_id: AtomicU64::new(manifest.state().next_id),
         manifest: Mutex::new(manifest),
         compaction: Mutex::default(),
@@ -141,6 +143,7 @@ pub fn open(
         reserve_bytes: AtomicU64::new(0),
         gave_way: AtomicBool::new(false),
         is_full: AtomicBool::new(false),
+        merges_wait: AtomicBool::new(false),
         background: Default::default(),
         directory_lock: Mutex::new(Some(lock)),
         disk,
@@ -149,10 +152,18 @@ pub fn open(
         folders,
         metrics,
     };
+    store.begin_moment();
     store.keep_reserve();
     let seconds = store.seconds_since(started);
     info!(series, seconds, "The store is open.");
     Ok(store)
+}
+
+/// Ends log files where their last whole frame ends.
+fn cut(logs: &[(Arc<LogFile>, u64)]) {
+    for (log, end_bytes) in logs {
+        log.cut(*end_bytes);
+    }
 }
 
 /// Deletions, with the series of the head that they are about.
@@ -257,7 +268,10 @@ fn open_segments(
             return Err(OpenError::Missing(path));
         }
         let opened = Segment::open(disk, &path).and_then(|segment| {
-            OpenSegment::new(*entry, Arc::new(segment), state.tombstones.values())
+            let segment = Arc::new(segment);
+            let opened = OpenSegment::new(*entry, Arc::clone(&segment), state.tombstones.values());
+            segment.check_read()?;
+            opened
         });
         match opened {
             Ok(segment) => segments.push(Arc::new(segment)),
@@ -270,6 +284,7 @@ fn open_segments(
                 keep_for_people(disk, folders, &path, &name)?;
                 edits.push(Edit::DropSegment(entry.id));
             }
+            // Perhaps it can be read at the next start.
             Err(QueryError::Io(source)) => return Err(OpenError::Io { path, source }),
         }
     }
@@ -342,6 +357,33 @@ impl Recovered {
         Ok(())
     }
 
+    /// Reads the checkpoint, or keeps a damaged one for people to look at and goes on without it: what
+    /// is in segments needs none.
+    fn read_registry(
+        &mut self,
+        disk: &dyn Disk,
+        folders: &Folders,
+        state: &State,
+        metrics: &Metrics,
+    ) -> Result<(), OpenError> {
+        let read = self.read_checkpoint(disk, folders, state);
+        let (Err(OpenError::Corrupt { path, offset_bytes, reason }), Some(entry)) =
+            (&read, state.checkpoint)
+        else {
+            return read;
+        };
+        // What the device does not give is not damage.
+        let bytes = disk.read(path).map_err(OpenError::io(path))?;
+        if checkpoint::is_of_other_version(&bytes) && *reason != checkpoint::CHECKSUM {
+            return read;
+        }
+        error!(path = %path.display(), offset_bytes, reason, "The checkpoint of the registry is damaged.");
+        metrics.wal_corruptions.inc();
+        keep_for_people(disk, folders, path, &checkpoint::file_name(entry.id))?;
+        *self = Self::new(self.key);
+        self.read_checkpoint(disk, folders, &State { checkpoint: None, ..state.clone() })
+    }
+
     /// What is committed from now on is younger than every deletion, also when the commits before a
     /// deletion are lost or, in a snapshot, were left out.
     fn pass_deletions(&mut self, state: &State) {
@@ -363,7 +405,16 @@ impl Recovered {
             if !disk.try_exists(&path).map_err(OpenError::io(&path))? {
                 return Err(OpenError::Missing(path));
             }
-            let log = LogFile::open(disk, &folders.logs, *id, manifest.failure())?;
+            let log = match LogFile::open(disk, &folders.logs, *id, manifest.failure()) {
+                Err(QueryError::Corrupt { reason, .. }) if reason != UNKNOWN_LOG_VERSION => {
+                    error!(path = %path.display(), reason, "A log file is damaged and left out.");
+                    metrics.wal_corruptions.inc();
+                    keep_for_people(&**disk, folders, &path, &file::file_name(*id))?;
+                    edits.push(Edit::DropLog(*id));
+                    continue;
+                }
+                opened => opened?,
+            };
             let first_sequence = log.header().first_sequence;
             // What a damaged file before it had is not given again.
             self.sequence = self.sequence.max(first_sequence.saturating_sub(1));
@@ -406,8 +457,6 @@ impl Recovered {
     ) -> Result<(u64, Tail), OpenError> {
         let bytes = log.map(log.capacity_bytes()).map_err(OpenError::io(log.path()))?;
         let (frames, mut tail) = scan(&bytes, log.id(), closed_bytes);
-        // Zeros in place of what the device did not give are not the end of the file.
-        bytes.check_read().map_err(OpenError::io(log.path()))?;
         let mut end_bytes = FILE_HEADER_BYTES;
         let mut members: Vec<Vec<SeriesRef>> = Vec::new();
         for frame in &frames {
@@ -425,6 +474,8 @@ impl Recovered {
             log.note_durable(frame.durable_bytes);
             self.sequence = self.sequence.max(frame.sequence);
         }
+        // Zeros in place of what the device did not give are neither damage nor the end of the file.
+        bytes.check_read().map_err(OpenError::io(log.path()))?;
         Ok((end_bytes as u64, tail))
     }
 
@@ -516,7 +567,12 @@ impl Recovered {
     }
 
     /// When all files are read.
-    fn end(&mut self, logs: &[Arc<LogFile>]) -> Registry {
+    fn end(
+        &mut self,
+        disk: &dyn Disk,
+        folders: &Folders,
+        logs: &[Arc<LogFile>],
+    ) -> Result<Registry, OpenError> {
         self.delete_before(u64::MAX);
         let mut named = RoaringBitmap::new();
         for log in logs {
@@ -527,8 +583,26 @@ impl Recovered {
         if !self.undefined.is_empty() {
             let series = self.undefined.len();
             error!(series, "Samples are left out, because the names of their series are lost.");
+            self.keep_unnamed(disk, folders, logs)?;
         }
-        registry
+        Ok(registry)
+    }
+
+    /// Log files with samples whose series have no name are kept for people to look at.
+    fn keep_unnamed(
+        &self,
+        disk: &dyn Disk,
+        folders: &Folders,
+        logs: &[Arc<LogFile>],
+    ) -> Result<(), OpenError> {
+        let has_unnamed = |log: &&Arc<LogFile>| {
+            let directory = log.directory().read();
+            self.undefined.iter().any(|series| directory.has(series))
+        };
+        for log in logs.iter().filter(has_unnamed) {
+            keep_for_people(disk, folders, log.path(), &file::file_name(log.id()))?;
+        }
+        Ok(())
     }
 
     fn apply_row(&mut self, members: &[SeriesRef], row: &Row<'_>) -> Result<(), &'static str> {

@@ -4,6 +4,7 @@
 //! shorter than others, segments of which only some series are over are written anew without
 //! these, as merging does for whatever it writes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +31,10 @@ impl Store {
     /// Drops segments all of whose samples are older than any retention, seen from the newest
     /// sample, and then the oldest ones until all files together are short enough.
     pub fn apply_retention(&self) -> Result<(), SealError> {
-        let _maintenance = self.maintenance.lock();
+        let _maintenance = self.begin_maintenance()?;
         let retention = self.retention.load_full();
-        if let Some(newest_ms) = self.range().map(|range| range.max_ms) {
+        if let Some(newest_ms) = self.newest_believed_ms() {
+            self.tell_of_leap(&retention, newest_ms);
             let least_ms = newest_ms.saturating_sub(retention.longest_ms());
             let is_old = |own: &Arc<OpenSegment>| own.segment.time_range().max_ms < least_ms;
             let old = |version: &Version| {
@@ -51,6 +53,38 @@ impl Store {
             self.forget_losses_before(oldest_ms)?;
         }
         Ok(())
+    }
+
+    /// When the store is opened: a clock that is wrong from the beginning on does not make old what
+    /// is stored.
+    pub fn begin_moment(&self) {
+        let now_ms = self.clock.now_ms();
+        let known_ms = self.range().map_or(now_ms, |range| range.max_ms.min(now_ms));
+        self.moment.lock().believe(known_ms, self.clock.monotonic());
+    }
+
+    /// The newest sample, or the clock when that is behind it: ages are counted from this.
+    fn newest_believed_ms(&self) -> Option<i64> {
+        let newest_ms = self.range()?.max_ms;
+        let now_ms = self.moment.lock().believe(self.clock.now_ms(), self.clock.monotonic());
+        Some(newest_ms.min(now_ms.saturating_add(self.options.future_ms_max)))
+    }
+
+    /// Tells people once when samples would go, were the clock believed.
+    fn tell_of_leap(&self, retention: &Retention, newest_ms: i64) {
+        let Some(range) = self.range() else { return };
+        let would_ms = range.max_ms.min(self.clock.now_ms()).saturating_sub(retention.longest_ms());
+        let least_ms = newest_ms.saturating_sub(retention.longest_ms());
+        let version = self.version.load();
+        let mut ends = version.segments.iter().map(|own| own.segment.time_range().max_ms);
+        if ends.any(|end_ms| least_ms <= end_ms && end_ms < would_ms)
+            && !self.moment.lock().set_told()
+        {
+            error!(
+                "The clock leapt ahead. Samples that are too old by it are kept for two more hours; \
+                 if it is wrong, set it right before."
+            );
+        }
     }
 
     /// Drops some segments; whether there were any.
@@ -84,15 +118,22 @@ impl Store {
     /// for people to look at; tells of segments that have some damaged chunks. Stops the store when
     /// a log file was cut, because nobody knows what else will be.
     pub fn quarantine(&self) -> Result<(), SealError> {
-        let _maintenance = self.maintenance.lock();
+        let _maintenance = self.begin_maintenance()?;
         let version = self.version.load_full();
         if let Some(log) = version.logs.iter().find(|log| log.is_torn()) {
             let err = io::Error::other(log.path().display().to_string());
             self.poison("log file was cut while it was open", &err);
         }
-        let is_damaged = |own: &Arc<OpenSegment>| own.segment.damage().is_some();
-        for own in version.segments.iter().filter(|own| is_damaged(own)) {
-            let Some(Damage { offset_bytes, reason }) = own.segment.damage() else { continue };
+        let mut kept = BTreeSet::new();
+        for own in &version.segments {
+            let Some(Damage { offset_bytes, reason }) = own.segment.damage() else {
+                self.tell_of_hole(own);
+                continue;
+            };
+            if own.segment.is_torn() && self.is_long(own)? {
+                self.open_anew(own);
+                continue;
+            }
             let (path, name) = (own.segment.path(), segment_file_name(own.entry.id));
             error!(
                 path = %path.display(), offset_bytes, reason,
@@ -101,18 +142,41 @@ impl Store {
             keep_for_people(&*self.disk, &self.folders, path, &name)
                 .map_err(|err| SealError::Io(io::Error::other(err)))?;
             self.metrics.segment_corruptions.inc();
+            kept.insert(own.entry.id);
         }
-        for own in version.segments.iter().filter(|own| !is_damaged(own)) {
-            self.tell_of_hole(own);
-        }
-        let damaged = |version: &Version| {
-            version.segments.iter().filter(|own| is_damaged(own)).cloned().collect()
-        };
+        // Readers may have met more meanwhile, of which there is no second name yet.
+        let has_copy = |own: &&Arc<OpenSegment>| kept.contains(&own.entry.id);
+        let damaged =
+            |version: &Version| version.segments.iter().filter(has_copy).cloned().collect();
         self.drop_segments(damaged).map(drop)
     }
 
+    /// Whether a segment's file still has its length: then nobody cut it.
+    fn is_long(&self, own: &OpenSegment) -> Result<bool, SealError> {
+        Ok(self.disk.len(own.segment.path())? == own.segment.bytes())
+    }
+
+    /// A device that failed once may give the bytes now. Until it does, queries give an error.
+    fn open_anew(&self, own: &Arc<OpenSegment>) {
+        let path = own.segment.path().display();
+        match Segment::open(&*self.disk, own.segment.path()) {
+            Err(err) => warn!(%path, error = %err, "A segment cannot be read."),
+            Ok(segment) => {
+                warn!(%path, "A segment could not be read and is opened anew.");
+                // Versions change under the lock of the manifest.
+                let _manifest = self.lock_manifest();
+                let mut version = Version::clone(&self.version.load());
+                let known = version.segments.iter_mut().find(|known| Arc::ptr_eq(known, own));
+                if let Some(known) = known {
+                    *known = Arc::new(own.anew(segment));
+                    self.version.store(Arc::new(version));
+                }
+            }
+        }
+    }
+
     /// How long all files together may be.
-    fn bytes_max(&self, retention: &Retention) -> Result<Option<u64>, SealError> {
+    pub fn bytes_max(&self, retention: &Retention) -> Result<Option<u64>, SealError> {
         let Some(percentage) = retention.percentage else { return Ok(retention.bytes) };
         let total_bytes = self.disk.total_bytes(&self.options.path)?;
         Ok(Some((total_bytes as f64 * percentage / 100.0) as u64))
@@ -122,7 +186,7 @@ impl Store {
     pub fn expired(&self, segment: &Segment) -> Result<Vec<Hidden>, QueryError> {
         let retention = self.retention.load();
         let (own, mut expired) = (segment.time_range(), Vec::new());
-        let Some(newest_ms) = self.range().map(|range| range.max_ms) else { return Ok(expired) };
+        let Some(newest_ms) = self.newest_believed_ms() else { return Ok(expired) };
         let least_ms = newest_ms.saturating_sub(retention.shortest_ms());
         if least_ms <= own.min_ms {
             return Ok(expired);
@@ -146,7 +210,7 @@ impl Store {
 
     /// Writes segments anew without series all of whose samples are older than their retention.
     pub fn clean_expired(&self, urgency: Urgency) -> Result<(), SealError> {
-        let _turn = self.begin_merging(urgency);
+        let _turn = self.begin_merging(urgency)?;
         while let Some(merge) = self.next_to_expire()? {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
@@ -207,7 +271,7 @@ impl Store {
             for worked in steps {
                 // Poisoning was reported when it happened.
                 if let Err(err) = worked
-                    && !matches!(err, SealError::Poisoned)
+                    && !matches!(err, SealError::Poisoned | SealError::Closing)
                 {
                     warn!(error = %err, "Sealing or retention failed and will be tried again.");
                 }

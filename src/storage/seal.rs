@@ -8,22 +8,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use parking_lot::MutexGuard;
 use roaring::RoaringBitmap;
+use tracing::error;
 
 use super::compact::plan;
 use super::delete::Hidden;
 use super::exemplars::Stored;
 use super::fingerprint::metric_name;
 use super::head::judge::NO_SAMPLE;
-use super::log::file::LogFile;
+use super::log::file::{self, LogFile};
 use super::log::scan::{Tail, scan};
 use super::manifest::{CheckpointEntry, Edit, SegmentEntry};
 use super::options::SealError;
 use super::query::log_reader;
 use super::query::merge::{Parts, Sharing};
+use super::recovery::keep_for_people;
 use super::registry::{SeriesRef, checkpoint};
 use super::segment::{Segment, SegmentWriter, SequenceRange, SeriesIdentity};
-use super::select::{BLOCK_SERIES_MAX, QueryError, Run};
+use super::select::{BLOCK_SERIES_MAX, Run};
 use super::store::{Store, segment_file_name};
 use super::version::Version;
 use crate::encoding::column::Density;
@@ -74,13 +77,14 @@ impl Store {
 
     /// Seals all closed log files, oldest first.
     pub fn seal_closed(&self) -> Result<(), SealError> {
-        let _maintenance = self.maintenance.lock();
+        let _maintenance = self.begin_maintenance()?;
         while let Some((log, last_sequence)) = self.oldest_closed() {
+            self.check_open()?;
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
             }
             let started = self.clock.monotonic();
-            let sealed = self.seal(&log, last_sequence);
+            let sealed = self.cut_damaged(&log).and_then(|()| self.seal(&log, last_sequence));
             let seconds = self.seconds_since(started);
             self.metrics.seal_seconds.observe(seconds);
             match &sealed {
@@ -92,6 +96,39 @@ impl Store {
             self.background.0.lock().has_sealed = true;
             self.background.1.notify_all();
         }
+        Ok(())
+    }
+
+    /// Waits for the turn to seal or remove files; an error when the store is closing: soon another
+    /// process may have the directory.
+    pub fn begin_maintenance(&self) -> Result<MutexGuard<'_, ()>, SealError> {
+        let turn = self.maintenance.lock();
+        self.check_open().map(|()| turn)
+    }
+
+    /// An error when the store is closing.
+    pub fn check_open(&self) -> Result<(), SealError> {
+        if self.background.0.lock().is_stopped { Err(SealError::Closing) } else { Ok(()) }
+    }
+
+    /// Ends a closed log file before the first damage in it, as a start would: what the device does
+    /// not give back as it was written must not become samples, nor keep later files from being
+    /// sealed. The file is kept for people to look at.
+    fn cut_damaged(&self, log: &LogFile) -> Result<(), SealError> {
+        let published_bytes = log.published_bytes();
+        let bytes = log.map(published_bytes)?;
+        let (_, tail) = scan(&bytes, log.id(), Some(published_bytes));
+        log.check_whole(&bytes)?;
+        let Tail::Corrupt { offset_bytes, reason } = tail else { return Ok(()) };
+        let (path, name) = (log.path(), file::file_name(log.id()));
+        error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
+        self.metrics.wal_corruptions.inc();
+        keep_for_people(&*self.disk, &self.folders, path, &name)
+            .map_err(|err| SealError::Io(io::Error::other(err)))?;
+        let edit = Edit::CloseLog(log.id(), offset_bytes);
+        let edited = self.lock_manifest().edit(&[edit]);
+        edited.map_err(|err| self.classify("manifest could not be written", err))?;
+        log.publish(offset_bytes);
         Ok(())
     }
 
@@ -168,14 +205,7 @@ impl Store {
     ) -> Result<Vec<(SegmentEntry, Segment)>, SealError> {
         let order = self.by_metric(log);
         // The map is taken while the file has its name; queries may need it after that.
-        let bytes = log.map(log.published_bytes())?;
-        // What the device does not give back as it was written must not become samples.
-        if let (_, Tail::Corrupt { offset_bytes, reason }) =
-            scan(&bytes, log.id(), Some(log.published_bytes()))
-        {
-            let path = log.path().to_owned();
-            return Err(QueryError::Corrupt { path, offset_bytes, reason }.into());
-        }
+        log.map(log.published_bytes())?;
         if order.is_empty() {
             return Ok(Vec::new());
         }
@@ -308,7 +338,9 @@ impl Store {
     fn forget_dead_series(&self) {
         let mut writer = self.lock_writer();
         let Some(head_max_ms) = writer.head_max_ms else { return };
-        let least_ms = head_max_ms.saturating_sub(FORGET_AFTER_MS);
+        // Not by a time that the clock showed by mistake.
+        let now_ms = self.clock.now_ms().saturating_add(self.options.future_ms_max);
+        let least_ms = head_max_ms.min(now_ms).saturating_sub(FORGET_AFTER_MS);
         let version = self.version.load();
         let dead: Vec<SeriesRef> = {
             let directories: Vec<_> =

@@ -20,6 +20,7 @@ use super::log::file::LogFile;
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
 use super::manifest::{Edit, Manifest, is_full};
 use super::metrics::Metrics;
+use super::moment::Moment;
 use super::options::{Limits, Options, Retention};
 use super::registry::Registry;
 use super::registry::names::NameHash;
@@ -87,6 +88,8 @@ pub struct Store {
     pub(super) version: ArcSwap<Version>,
     pub(super) syncer: Syncer,
     pub(super) retention: ArcSwap<Retention>,
+    /// From when ages are counted.
+    pub(super) moment: Mutex<Moment>,
     pub(super) next_id: AtomicU64,
     /// Whether a write or sync failed; log files, manifest and syncer have the same cell.
     pub(super) failure: Failure,
@@ -99,6 +102,8 @@ pub struct Store {
     pub(super) gave_way: AtomicBool,
     /// Whether samples were refused for want of space.
     pub(super) is_full: AtomicBool,
+    /// Whether merges wait for space.
+    pub(super) merges_wait: AtomicBool,
     /// Whether the background threads should look for work, or end.
     pub(super) background: (Mutex<Background>, Condvar),
     /// The data directory's lock, until the store is closed.

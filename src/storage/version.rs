@@ -33,6 +33,12 @@ impl OpenSegment {
         Ok(Self { entry, segment, hidden })
     }
 
+    /// The same, opened anew.
+    pub fn anew(&self, segment: Segment) -> Self {
+        let hidden = self.hidden.clone();
+        Self { entry: self.entry, segment: Arc::new(segment), hidden }
+    }
+
     /// The same with more hidden.
     pub fn without(&self, hidden: Hidden) -> Self {
         let mut all = self.hidden.clone();

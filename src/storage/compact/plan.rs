@@ -62,6 +62,32 @@ pub struct Plan {
     pub windows: Vec<TimeRange>,
 }
 
+/// How long files may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// What is written beside the inputs before they are removed.
+    pub free_bytes: u64,
+    /// A segment of several windows of the level below: retention by size drops it as a whole.
+    pub segment_bytes_max: u64,
+}
+
+impl Room {
+    /// Any length.
+    #[cfg(test)]
+    pub const ANY: Self = Self { free_bytes: u64::MAX, segment_bytes_max: u64::MAX };
+
+    /// With so much free space, under a retention by size.
+    pub fn new(free_bytes: u64, retention_bytes: Option<u64>) -> Self {
+        let segment_bytes_max = retention_bytes.map(|bytes| bytes / RETENTION_PARTS as u64);
+        Self { free_bytes, segment_bytes_max: segment_bytes_max.unwrap_or(u64::MAX) }
+    }
+
+    fn fits(self, pieces: &[Piece], plan: &Plan) -> bool {
+        let bytes = plan.inputs.iter().map(|at| pieces[*at].bytes);
+        bytes.fold(0, u64::saturating_add) <= self.free_bytes
+    }
+}
+
 /// Widths of windows under a retention; `i64::MAX`: for ever.
 pub fn widths(retention_ms: i64) -> Widths {
     let part_ms = retention_ms / RETENTION_PARTS;
@@ -72,10 +98,18 @@ pub fn widths(retention_ms: i64) -> Widths {
 }
 
 /// The next merge. `pieces` are in order of acceptance; `newest_ms` is the newest sample of all.
-pub fn next(pieces: &[Piece], widths: Widths, newest_ms: i64, urgency: Urgency) -> Option<Plan> {
+/// What finds no room is passed over.
+pub fn next(
+    pieces: &[Piece],
+    widths: Widths,
+    newest_ms: i64,
+    urgency: Urgency,
+    room: Room,
+) -> Option<Plan> {
     level_zero(pieces, widths, urgency)
-        .or_else(|| finished(pieces, 1, widths, newest_ms, urgency))
-        .or_else(|| finished(pieces, 2, widths, newest_ms, urgency))
+        .filter(|plan| room.fits(pieces, plan))
+        .or_else(|| finished(pieces, 1, widths, newest_ms, urgency, room))
+        .or_else(|| finished(pieces, 2, widths, newest_ms, urgency, room))
 }
 
 /// The windows of the lowest level that a range touches, at which sealed log files are cut; `None`:
@@ -153,6 +187,7 @@ fn finished(
     widths: Widths,
     newest_ms: i64,
     urgency: Urgency,
+    room: Room,
 ) -> Option<Plan> {
     let width_ms = widths[usize::from(level)];
     if width_ms == widths[usize::from(level) - 1] {
@@ -176,12 +211,16 @@ fn finished(
             Urgency::Background => is_over && pays,
             Urgency::Now => level == 1 || is_over,
         };
-        if due && chunk_count <= CHUNKS_MAX {
+        let is_short = bytes.saturating_add(beside_bytes) <= room.segment_bytes_max;
+        if due && is_short && chunk_count <= CHUNKS_MAX {
             let mut windows = vec![window];
             for at in &group {
                 add_windows(&mut windows, pieces[*at].range, width_ms);
             }
-            return Some(complete(pieces, group, target, windows, width_ms));
+            let plan = complete(pieces, group, target, windows, width_ms);
+            if room.fits(pieces, &plan) {
+                return Some(plan);
+            }
         }
     }
     None
@@ -261,7 +300,38 @@ mod tests {
 
     fn check(pieces: &[Piece], newest_h: f64, urgency: Urgency, expected: &str) {
         let newest_ms = (newest_h * HOUR_MS as f64) as i64;
-        assert_eq!(show(next(pieces, widths(FOREVER), newest_ms, urgency)), expected);
+        assert_eq!(show(next(pieces, widths(FOREVER), newest_ms, urgency, Room::ANY)), expected);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_passed_over() {
+        let at = |level, at: u32, bytes| {
+            let start = f64::from(at) * 2.0;
+            piece(level, start, start + 1.9, bytes)
+        };
+        // Twelve pieces of the first day, two of the second, four new ones.
+        let mut pieces: Vec<_> = (0..12).map(|own| at(1, own, 100)).collect();
+        pieces.extend([at(1, 12, 10), at(1, 15, 20)]);
+        pieces.extend((30..34).map(|own| at(0, own, 50)));
+        let planned = |pieces: &[Piece], free_bytes, retention_bytes| {
+            let room = Room::new(free_bytes, retention_bytes);
+            let plan = next(pieces, widths(FOREVER), 70 * HOUR_MS, Urgency::Background, room);
+            plan.map_or(0, |plan| plan.inputs.iter().map(|at| pieces[*at].bytes).sum::<u64>())
+        };
+        for (count, free_bytes, retention_bytes, expected) in [
+            (18, u64::MAX, None, 200),
+            (18, 200, None, 200),
+            (18, 199, None, 30),
+            (18, 29, None, 0),
+            (18, u64::MAX, Some(100), 200),
+            (14, u64::MAX, None, 1_200),
+            (14, u64::MAX, Some(12_000), 1_200),
+            (14, u64::MAX, Some(11_999), 30),
+            (14, u64::MAX, Some(299), 0),
+        ] {
+            let found = planned(&pieces[..count], free_bytes, retention_bytes);
+            assert_eq!(found, expected, "{count} {free_bytes} {retention_bytes:?}");
+        }
     }
 
     #[test]
@@ -338,9 +408,9 @@ mod tests {
         let pieces = [piece(2, 20.0, 50.0, 10), piece(1, 30.0, 31.0, 5), piece(0, 24.5, 25.0, 1)];
         check(&pieces, 51.0, Urgency::Now, "2: [0, 1, 2] -> 20..50");
         let wide = [piece(0, -900_000.0, 900_000.0, 1), piece(0, 0.0, 1.0, 1)];
-        let plan = next(&wide, widths(FOREVER), 0, Urgency::Now).unwrap();
+        let plan = next(&wide, widths(FOREVER), 0, Urgency::Now, Room::ANY).unwrap();
         assert_eq!((plan.level, plan.inputs, plan.windows), (0, vec![0, 1], vec![TimeRange::ALL]));
-        assert_eq!(next(&wide[..1], widths(FOREVER), 0, Urgency::Now), None);
+        assert_eq!(next(&wide[..1], widths(FOREVER), 0, Urgency::Now, Room::ANY), None);
     }
 
     proptest! {
@@ -354,7 +424,8 @@ mod tests {
             for (start, length, bytes) in zeros {
                 pieces.push(piece(0, start as f64, (start + length) as f64, bytes));
                 let mut rounds = 0;
-                while let Some(plan) = next(&pieces, widths, 400 * HOUR_MS, Urgency::Background) {
+                let background = Urgency::Background;
+                while let Some(plan) = next(&pieces, widths, 400 * HOUR_MS, background, Room::ANY) {
                     rounds += 1;
                     prop_assert!(rounds < 100);
                     let mut written = Vec::new();

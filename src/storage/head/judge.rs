@@ -128,7 +128,9 @@ impl Bounds {
         if timestamp_ms > self.max_ms || timestamp_ms == NO_SAMPLE {
             return Verdict::Refused(RejectReason::OutOfBounds);
         }
-        let head_max_ms = self.head_max_ms.unwrap_or(timestamp_ms);
+        // Samples from a time that the clock showed by mistake do not keep out those of now.
+        let head_max_ms = self.head_max_ms.unwrap_or(timestamp_ms).min(self.max_ms);
+        let is_astray = self.max_ms < newest.0;
         let in_order_min_ms = head_max_ms.saturating_sub(IN_ORDER_WINDOW_MS.max(self.window_ms));
         if timestamp_ms >= in_order_min_ms {
             if timestamp_ms > newest.0 {
@@ -152,6 +154,9 @@ impl Bounds {
         }
         if timestamp_ms < in_order_min_ms {
             return Verdict::Refused(RejectReason::OutOfBounds);
+        }
+        if is_astray && !strict {
+            return Verdict::Late;
         }
         Verdict::Refused(RejectReason::OutOfOrder)
     }
@@ -192,6 +197,22 @@ mod tests {
             let head_max_ms = Some(100 * HOUR);
             let bounds = Bounds { max_ms: 101 * HOUR - 1, head_max_ms, window_ms };
             let verdict = bounds.judge(newest, timestamp_ms, bits, strict);
+            assert_eq!(verdict, expected, "{window_ms} {newest:?} {timestamp_ms} {strict}");
+        }
+        // The clock was 100 hours ahead for a moment.
+        let astray = (200 * HOUR, 7);
+        for (window_ms, newest, timestamp_ms, strict, expected) in [
+            (0, some, 100 * HOUR + 1, false, InOrder),
+            (0, none, 100 * HOUR, false, InOrder),
+            (0, astray, 100 * HOUR, false, Late),
+            (0, astray, 100 * HOUR, true, Refused(OutOfOrder)),
+            (0, astray, 99 * HOUR, false, Refused(OutOfBounds)),
+            (HOUR, astray, 100 * HOUR, false, Late),
+            (HOUR, astray, 99 * HOUR, false, Refused(TooOld)),
+        ] {
+            let bounds =
+                Bounds { max_ms: 101 * HOUR - 1, head_max_ms: Some(200 * HOUR), window_ms };
+            let verdict = bounds.judge(newest, timestamp_ms, 1, strict);
             assert_eq!(verdict, expected, "{window_ms} {newest:?} {timestamp_ms} {strict}");
         }
         let empty = Bounds { max_ms: HOUR, head_max_ms: None, window_ms: 0 };

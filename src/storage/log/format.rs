@@ -22,6 +22,8 @@ pub const GROUP_SLOTS_MAX: usize = 2048;
 /// Numbers of series and of groups are below this, far beyond what one machine holds: a damaged
 /// number must not make a reader ask for the memory of billions. Tests have no memory for many.
 pub const NUMBERS_MAX: u32 = if cfg!(test) { 1 << 20 } else { 1 << 28 };
+/// Why a file that a newer program wrote is not read.
+pub const UNKNOWN_VERSION: &str = "unknown version of the log format";
 /// Sequences of commits and numbers of files are below this; one more can always be added.
 pub const SEQUENCES_MAX: u64 = i64::MAX as u64;
 /// Section header: tag and length.
@@ -69,7 +71,7 @@ impl FileHeader {
             return Err("checksum of the file header does not match");
         }
         if version != VERSION {
-            return Err("unknown version of the log format");
+            return Err(UNKNOWN_VERSION);
         }
         Ok(Self { file_id, base_ms, first_sequence })
     }

@@ -28,12 +28,19 @@ use crate::storage::select::QueryError;
 
 /// `NTXR` and the format's version.
 const MAGIC: [u8; 8] = *b"NTXR\x01\0\0\0";
+/// Bytes are not what was written.
+pub const CHECKSUM: &str = "checksum of the registry does not match";
 /// So many labels get numbers, which bounds what the writer remembers.
 const NUMBERED_MAX: usize = 64 << 10;
 /// Labels that are shared at the beginning, and at the end, are counted in four bits each.
 const SHARED_MAX: usize = 15;
 /// What is buffered before it is written.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// Whether a newer program wrote this: then it is not damaged.
+pub fn is_of_other_version(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC[..4]) && !bytes.starts_with(&MAGIC)
+}
 
 /// The name of a checkpoint within its folder.
 pub fn file_name(id: u64) -> String {
@@ -228,7 +235,7 @@ pub fn read(
         return Err(corrupt(0, "file is too short"));
     };
     if crc32c::crc32c(content) != u32::from_le_bytes(*crc) {
-        return Err(corrupt(0, "checksum of the registry does not match"));
+        return Err(corrupt(0, CHECKSUM));
     }
     let mut cursor =
         Cursor::new(content, 0, content.len()).ok_or_else(|| corrupt(0, "file is too short"))?;

@@ -120,10 +120,16 @@ impl Part {
 }
 
 impl Segment {
-    /// Maps a segment and checks its tables.
+    /// Maps a segment and checks its tables. What the device does not give is not damage.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
         let bytes = disk.len(path)?;
         let map = disk.map(path, bytes)?;
+        let opened = Self::of_map(path, map.clone(), bytes);
+        map.check_read()?;
+        opened
+    }
+
+    fn of_map(path: &Path, map: Map, bytes: u64) -> Result<Self> {
         let corrupt = |offset_bytes: usize, reason| QueryError::Corrupt {
             path: path.to_owned(),
             offset_bytes: offset_bytes as u64,
@@ -239,9 +245,19 @@ impl Segment {
     /// An error when somebody cut the file while it was read: what was read may be zeros.
     pub fn check_whole(&self) -> Result<()> {
         if self.map.is_torn() {
-            return Err(self.corrupt(0, "the file was cut while it was open"));
+            return Err(self.corrupt(0, "the file was cut, or the device did not give it"));
         }
         Ok(())
+    }
+
+    /// An error when bytes could not be read, for whatever reason.
+    pub fn check_read(&self) -> Result<()> {
+        Ok(self.map.check_read()?)
+    }
+
+    /// Whether bytes were missing when they were read; they may be there when it is opened anew.
+    pub fn is_torn(&self) -> bool {
+        self.map.is_torn()
     }
 
     /// Checks the pages that were not touched yet.

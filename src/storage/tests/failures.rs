@@ -168,3 +168,132 @@ fn who_waits_is_told_when_a_thread_panics() {
     assert_eq!(told.is_durable(), Some(false));
     assert!(try_append(&storage, OnReject::Skip, &samples(1)).is_err());
 }
+
+/// A closed log file whose bytes are not what was written is used up to there, and what comes after
+/// it is sealed all the same, without a restart.
+#[test]
+fn damage_in_a_closed_log_file_does_not_keep_later_ones_from_being_sealed() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    for second in 0..6 {
+        append(&storage, &samples(second));
+    }
+    let damaged = file_in(&machine, "wal");
+    let bytes = storage.store.active.load().published_bytes() as usize;
+    machine.disk.flip_bit(&damaged, bytes * 3 / 4, 1);
+    storage.store.close_log().unwrap();
+    append(&storage, &samples(6));
+    storage.seal_now().unwrap();
+    assert!(!storage.is_poisoned());
+    assert_eq!(storage.segments().len(), 2);
+    let check = |storage: &Storage| {
+        for (_, samples) in read(&all(storage)) {
+            let times: Vec<_> = samples.iter().map(|own| (own.0 - NOW_MS) / 1_000).collect();
+            assert!(times.starts_with(&[0, 1]) && times.ends_with(&[6]), "{times:?}");
+            assert!(times.len() < 7, "{times:?}");
+        }
+    };
+    check(&storage);
+    let kept = machine.options.path.join("quarantine").join(damaged.file_name().unwrap());
+    assert!(machine.disk.exists(&kept));
+    drop(storage);
+    check(&machine.open());
+}
+
+/// A segment that the device does not give is not damaged: the store waits for people instead of
+/// going on without it.
+#[test]
+fn a_segment_that_cannot_be_read_at_a_start_is_not_left_out() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    append(&storage, &samples(0));
+    storage.seal_now().unwrap();
+    drop(storage);
+    let path = file_in(&machine, "segments");
+    for from in [0, 100] {
+        machine.disk.set_unreadable(&path, Some(from));
+        fails(&machine, &[&path.display().to_string(), &format!("bytes from {from} on")]);
+    }
+    machine.disk.set_unreadable(&path, None);
+    assert_eq!(read(&all(&machine.open())).len(), 40);
+}
+
+/// After it was closed another process may have the directory.
+#[test]
+fn nothing_is_written_after_the_store_was_closed() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    (0..3).for_each(|second| {
+        append(&storage, &samples(second));
+        storage.store.close_log().unwrap();
+    });
+    storage.close();
+    machine.disk.fail_after(Some(0));
+    let paths = machine.disk.paths();
+    let everything = vec![vec![Matcher::equal("__name__", "m")]];
+    assert!(matches!(storage.store.seal_closed(), Err(SealError::Closing)));
+    assert!(matches!(storage.store.compact(Urgency::Now), Err(SealError::Closing)));
+    assert!(storage.clean_tombstones().is_err());
+    assert!(matches!(storage.delete_series(&everything, TimeRange::ALL), Err(SealError::Poisoned)));
+    assert!(matches!(storage.store.apply_retention(), Err(SealError::Closing)));
+    assert_eq!(machine.disk.paths(), paths);
+    assert!(!storage.is_poisoned(), "nothing was tried");
+}
+
+/// What is in segments can be read whatever else is damaged, and what comes is taken.
+#[test]
+fn a_damaged_checkpoint_or_log_header_keeps_nothing_else_from_being_read() {
+    for (folder, at) in [("registry", 12), ("registry", 40), ("wal", 3), ("wal", 20), ("wal", 33)] {
+        let machine = Machine::new(1);
+        let storage = machine.open();
+        append(&storage, &samples(0));
+        storage.seal_now().unwrap();
+        append(&storage, &samples(1));
+        storage.store.sync_once();
+        machine.disk.kill();
+        drop(storage);
+        let path = file_in(&machine, folder);
+        machine.disk.set_unreadable(&path, Some(0));
+        fails(&machine, &[&path.display().to_string()]);
+        machine.disk.set_unreadable(&path, None);
+        machine.disk.flip_bit(&path, at, 0);
+        for second in [2, 3] {
+            let storage = machine.open();
+            append(&storage, &samples(second));
+            let found = read(&all(&storage));
+            assert_eq!(found.len(), 40, "{folder} {at}");
+            for (_, samples) in found {
+                let times: Vec<_> = samples.iter().map(|own| (own.0 - NOW_MS) / 1_000).collect();
+                assert_eq!(times[0], 0);
+                assert_eq!(*times.last().unwrap(), second, "{folder} {at}");
+            }
+            storage.seal_now().unwrap();
+        }
+        let kept = machine.options.path.join("quarantine").join(path.file_name().unwrap());
+        assert!(machine.disk.exists(&kept), "{folder} {at}");
+    }
+}
+
+/// A merge that would fill the disk is not begun again and again: samples need the space.
+#[test]
+fn merges_wait_for_space() {
+    let mut machine = Machine::new(1);
+    machine.options.log_file_bytes_max = 8 << 10;
+    let storage = machine.open();
+    for second in 0..6 {
+        append(&storage, &samples(second));
+        storage.seal_now().unwrap();
+    }
+    let bytes: u64 = storage.segments().iter().map(|own| own.bytes).sum();
+    let others = machine.options.log_file_bytes_max + machine.options.reserve_bytes_max;
+    machine.disk.set_free_bytes(others + bytes - 1);
+    let paths = machine.disk.paths();
+    storage.store.compact(Urgency::Background).unwrap();
+    machine.disk.set_free_bytes(bytes - 1);
+    assert!(matches!(storage.compact_now(), Err(SealError::DiskFull)));
+    assert_eq!(machine.disk.paths(), paths);
+    append(&storage, &samples(7));
+    machine.disk.set_free_bytes(2 * (others + bytes));
+    storage.compact_now().unwrap();
+    assert_eq!(storage.segments().len(), 1);
+}

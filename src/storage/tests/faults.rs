@@ -98,6 +98,23 @@ fn a_segment_that_is_cut_or_whose_tables_are_damaged_is_an_error_and_then_left_o
     }
 }
 
+/// A device that fails for a while: the file is as long as it was, and later it gives its bytes.
+#[test]
+fn a_segment_that_can_be_read_again_is_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, path) = two_segments(folder.path(), 0);
+    let bytes = OsDisk.read(&path).unwrap();
+    let file = OsDisk.open(&path).unwrap();
+    file.set_len(bytes.len() as u64 / 4).unwrap();
+    assert!(read_all(&storage).is_err());
+    file.write_at(&bytes, 0).unwrap();
+    assert!(read_all(&storage).is_err(), "until it is opened anew");
+    storage.store.quarantine().unwrap();
+    assert_eq!(read_all(&storage).unwrap(), 36_000);
+    storage.store.quarantine().unwrap();
+    assert_eq!(storage.segments().len(), 2);
+}
+
 /// How many samples each series has; `None`: there is an error, which names file and offset.
 fn counts(storage: &Storage, path: &Path, at: u64, range: TimeRange) -> Vec<Option<usize>> {
     let place = format!("{}: corrupt data at byte {at}: ", path.display());

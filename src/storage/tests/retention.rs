@@ -108,3 +108,47 @@ fn the_oldest_segments_go_when_all_are_too_long() {
         assert_eq!(ages(&storage), ["audit 3", "debug 3", "node 3"]);
     }
 }
+
+/// One moment of a clock that is ahead by far more than the retention: nothing is dropped, and
+/// when the clock is right again samples are taken, with and without a window for late ones, before
+/// and after a restart.
+#[test]
+fn a_moment_of_a_wrong_clock_does_no_harm() {
+    for (window_ms, opens_anew) in [(0, false), (0, true), (2 * HOUR, false), (2 * HOUR, true)] {
+        let mut machine = Machine::new(1).window(window_ms);
+        machine.options.retention = Retention::of_time_ms(Some(24 * HOUR));
+        let mut storage = machine.open();
+        hours(&machine, &storage, 3);
+        if opens_anew {
+            drop(storage);
+            machine.clock.set_error_ms(10_000 * HOUR);
+            storage = machine.open();
+        }
+        let count = |storage: &Storage| -> usize {
+            read(&all(storage)).iter().map(|(_, samples)| samples.len()).sum()
+        };
+        let before = count(&storage);
+        machine.clock.set_error_ms(10_000 * HOUR);
+        hours(&machine, &storage, 1);
+        storage.store.apply_retention().unwrap();
+        storage.store.clean_expired(Urgency::Background).unwrap();
+        let with_error = count(&storage);
+        assert_eq!(with_error, before + 6 * 60, "nothing is dropped");
+        machine.clock.set_error_ms(0);
+        if opens_anew {
+            drop(storage);
+            storage = machine.open();
+        }
+        hours(&machine, &storage, 2);
+        storage.store.apply_retention().unwrap();
+        assert_eq!(count(&storage), with_error + 2 * 6 * 60, "{window_ms} {opens_anew}");
+        // What lasts is believed.
+        machine.clock.set_error_ms(1_000 * HOUR);
+        hours(&machine, &storage, 1);
+        storage.store.apply_retention().unwrap();
+        hours(&machine, &storage, 2);
+        storage.store.apply_retention().unwrap();
+        let is_late = |own: &(i64, u64)| NOW_MS + 500 * HOUR < own.0;
+        assert!(read(&all(&storage)).iter().all(|(_, samples)| samples.iter().all(is_late)));
+    }
+}
