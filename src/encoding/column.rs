@@ -94,7 +94,8 @@ pub fn encode_values_as(values: &[f64], density: Density, out: &mut Vec<u8>) {
         let mut len = offer(TAG_DECIMAL, Some(integers.packed()));
         if density == Density::Dense {
             let gain = (len / SLOW_GAIN).max(values.len() / ROWS_PER_BYTE);
-            len = offer(TAG_DENSE, integers.dense(len.saturating_sub(gain)));
+            let dense = integers.dense(len.saturating_sub(gain));
+            len = offer(TAG_DENSE, dense.filter(|bytes| gives_back(bytes, values)));
         }
         len
     };
@@ -121,6 +122,14 @@ pub fn encode_values_as(values: &[f64], density: Density, out: &mut Vec<u8>) {
             out.extend(values.iter().flat_map(|value| value.to_bits().to_le_bytes()));
         }
     }
+}
+
+/// Whether a dense chunk has the very bits of the values. It is asked before others are given up:
+/// no other codec depends on how values are distributed.
+fn gives_back(dense: &[u8], values: &[f64]) -> bool {
+    let mut found = vec![0.0; values.len()];
+    decimal::decode(dense, Form::Dense, Kernels::detect(), &mut found).is_ok()
+        && found.iter().zip(values).all(|(found, own)| found.to_bits() == own.to_bits())
 }
 
 /// Appends the `count` values of a chunk.

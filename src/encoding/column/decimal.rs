@@ -290,8 +290,8 @@ impl Encoder {
             let left = self.begin(mode, &mut out);
             let plan = dense::Plan::of(&left);
             let bytes = plan.bytes() + out.len() as f64;
-            if bytes < best.as_ref().map_or(len_max as f64, |best| best.0) {
-                plan.write(&left, &mut out);
+            let bytes_max = best.as_ref().map_or(len_max as f64, |best| best.0);
+            if bytes < bytes_max && plan.write(&left, &mut out) {
                 best = Some((bytes, out));
             }
         }

@@ -11,9 +11,11 @@ use super::{ColumnError, Cursor};
 
 /// Classes are lengths in bits, from 0 to 64.
 const CLASSES: usize = 65;
-/// The table has two to the power of this many states.
-const TABLE_BITS_MIN: u32 = 6;
+/// The table has two to the power of this many states: at least one for each class.
+const TABLE_BITS_MIN: u32 = 7;
 const TABLE_BITS_MAX: u32 = 9;
+/// Tables of chunks in which not all classes occur may be smaller.
+const TABLE_BITS_READ_MIN: u32 = 6;
 /// States that take turns.
 const STATES: usize = 4;
 /// Beside the number of states: integers lie on both sides of the base.
@@ -25,6 +27,7 @@ const NARROW_CLASS_MAX: usize = 58;
 const CLASSES_WINDOW: usize = BLOCK * TABLE_BITS_MAX as usize / 8 + 16;
 const BELOW_WINDOW: usize = BLOCK * (NARROW_CLASS_MAX - 1) / 8 + 16;
 
+const _: () = assert!(CLASSES <= 1 << TABLE_BITS_MIN);
 const _: () = assert!(BLOCK.is_multiple_of(STATES)); // every block begins with the first state
 const _: () = assert!(TABLE_BITS_MAX as usize * STATES <= 56); // one load serves all states
 
@@ -83,10 +86,15 @@ impl Plan {
         self.bytes
     }
 
-    pub(super) fn write(&self, integers: &[i64], out: &mut Vec<u8>) {
+    /// False: some class would have no state, and nothing was written.
+    pub(super) fn write(&self, integers: &[i64], out: &mut Vec<u8>) -> bool {
         let table_bits = table_bits(integers.len());
         let shares = shares(&self.counts);
-        let weights = weights(&shares, table_bits);
+        let Some(weights) = weights(&shares, table_bits) else { return false };
+        let has_state = |(count, weight): (&u32, &u32)| *count == 0 || 0 < *weight;
+        if !self.counts.iter().zip(&weights).all(has_state) {
+            return false;
+        }
         let both_sides = if self.base.is_middle { BOTH_SIDES } else { 0 };
         out.push(table_bits as u8 | both_sides);
         varint::put_signed(self.base.base, out);
@@ -100,6 +108,7 @@ impl Plan {
         varint::put(classes.len() as u64, out);
         out.extend_from_slice(&classes);
         out.extend_from_slice(&below);
+        true
     }
 
     /// The states and steps that give the classes, and the bits below the highest.
@@ -168,8 +177,12 @@ fn shares(counts: &[u32; CLASSES]) -> [u8; CLASSES] {
     })
 }
 
-/// The table's states, by class: at least one for each class that occurs.
-fn weights(shares: &[u8; CLASSES], table_bits: u32) -> [u32; CLASSES] {
+/// The table's states, by class: at least one for each class that occurs. `None` when there are
+/// more of these than states.
+fn weights(shares: &[u8; CLASSES], table_bits: u32) -> Option<[u32; CLASSES]> {
+    if 1 << table_bits < shares.iter().filter(|share| 0 < **share).count() {
+        return None;
+    }
     let shares = shares.map(|share| SHARES[usize::from(share & 15)]);
     let all: u32 = shares.iter().sum();
     let size = 1_u32 << table_bits;
@@ -187,7 +200,7 @@ fn weights(shares: &[u8; CLASSES], table_bits: u32) -> [u32; CLASSES] {
             sum -= 1;
         }
     }
-    weights
+    Some(weights)
 }
 
 /// The class of each state: those of one class lie far apart.
@@ -254,7 +267,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(input: &mut Cursor<'a>, kernels: Kernels) -> Result<Self, ColumnError> {
         let head = input.byte()?;
         let table_bits = u32::from(head & !BOTH_SIDES);
-        if !(TABLE_BITS_MIN..=TABLE_BITS_MAX).contains(&table_bits) {
+        if !(TABLE_BITS_READ_MIN..=TABLE_BITS_MAX).contains(&table_bits) {
             return Err(input.error("table of another size"));
         }
         let base = Base { base: input.signed()?, is_middle: head & BOTH_SIDES != 0 };
@@ -273,7 +286,8 @@ impl<'a> Reader<'a> {
         if shares.iter().all(|share| *share == 0) {
             return Err(input.error("no class occurs"));
         }
-        let weights = weights(&shares, table_bits);
+        let weights =
+            weights(&shares, table_bits).ok_or_else(|| input.error("more classes than states"))?;
         let classes_bytes = usize::try_from(input.unsigned()?).unwrap_or(usize::MAX);
         let start = input.at;
         input.take(classes_bytes)?;
@@ -485,5 +499,25 @@ impl Bits {
         let rest = self.count.div_ceil(8) as usize;
         self.bytes.extend_from_slice(&(self.pending as u64).to_le_bytes()[..rest]);
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_state_for_each_class_or_is_none() {
+        assert_eq!(weights(&[1; CLASSES], TABLE_BITS_READ_MIN), None);
+        for table_bits in TABLE_BITS_MIN..=TABLE_BITS_MAX {
+            for most in 1..16 {
+                let mut shares = [1; CLASSES];
+                shares[usize::from(most)] = most;
+                let found = weights(&shares, table_bits).unwrap();
+                assert!(found.iter().all(|weight| 0 < *weight), "{found:?}");
+                assert_eq!(found.iter().sum::<u32>(), 1 << table_bits);
+            }
+        }
+        assert!((0..5000).all(|rows| TABLE_BITS_MIN <= table_bits(rows)));
     }
 }

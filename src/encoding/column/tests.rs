@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::integers::Unpacker;
+use super::kernels::{from_order, to_order};
 use super::*;
 use crate::base::rng::{Rng as _, SimRng};
 use crate::model::sample::STALE_NAN_BITS;
@@ -117,6 +118,30 @@ proptest! {
     }
 
     #[test]
+    fn integers_chosen_against_the_codecs_come_back(
+        lengths in prop::collection::vec((0..=64_u32, any::<u64>()), 0..2000),
+        rows_min in 64..200_usize,
+        base: i64,
+        is_middle: bool,
+        every: bool,
+    ) {
+        let all = (0..=64).cycle().take(if every { rows_min.max(65) } else { rows_min });
+        let lengths = lengths.into_iter().chain(all.map(|length| (length, u64::from(length) << 7)));
+        let integers: Vec<_> = lengths
+            .enumerate()
+            .map(|(row, (length, bits))| of_length(base, is_middle, row, length, bits))
+            .collect();
+        check_integers(&integers);
+        let order = to_order(f64::MIN)..=to_order(f64::MAX);
+        let values = integers.iter().filter(|own| order.contains(own));
+        let values: Vec<_> = values.map(|own| from_order(*own)).collect();
+        if !values.is_empty() {
+            check_values(&values);
+            check_each_codec(&values);
+        }
+    }
+
+    #[test]
     fn hostile_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0..8_u8) {
         let mut bytes = bytes;
         if let Some(own) = bytes.get_mut(2) {
@@ -124,6 +149,64 @@ proptest! {
         }
         fuzz(&bytes);
     }
+}
+
+/// An integer whose distance from a base has this length in bits: above the smallest integer, or on
+/// both sides of the base.
+fn of_length(base: i64, is_middle: bool, row: usize, length: u32, bits: u64) -> i64 {
+    let highest = 1_u64.unbounded_shl(length) >> 1;
+    let highest = if length == 64 { 1 << 63 } else { highest };
+    let distance = highest | bits & highest.saturating_sub(1);
+    if is_middle {
+        // Most rows are near the base, so that it is in the middle.
+        let near = if row.is_multiple_of(3) { distance } else { distance & 1 };
+        base.wrapping_add(varint::unzigzag(near))
+    } else {
+        i64::MIN.wrapping_add(distance as i64)
+    }
+}
+
+/// Packed and dense, whatever the codec of values would choose.
+fn check_integers(integers: &[i64]) {
+    for kernels in [Kernels::detect(), Kernels::plain()] {
+        let (mut packed, mut found) = (Vec::new(), vec![7; integers.len()]);
+        integers::pack(integers, &mut packed);
+        Unpacker::new(kernels).integers(&mut Cursor::new(&packed), &mut found).unwrap();
+        assert_eq!(found, integers);
+        let mut dense = Vec::new();
+        assert!(dense::Plan::of(integers).write(integers, &mut dense));
+        let mut reader = dense::Reader::new(&mut Cursor::new(&dense), kernels).unwrap();
+        for expected in integers.chunks(integers::BLOCK) {
+            let mut block = [0; integers::BLOCK];
+            reader.block(expected.len(), &mut block).unwrap();
+            assert_eq!(&block[..expected.len()], expected);
+        }
+    }
+}
+
+#[test]
+fn every_length_at_once_comes_back() {
+    for rows in [65, 100, 130, 260, 455, 511, 512, 600, 2000] {
+        for is_middle in [false, true] {
+            let lengths = (0..=64).cycle().take(rows).enumerate();
+            let integers: Vec<_> =
+                lengths.map(|(row, own)| of_length(-3, is_middle, row, own, 0)).collect();
+            check_integers(&integers);
+        }
+    }
+}
+
+#[test]
+fn a_dense_chunk_that_gives_back_other_values_is_not_taken() {
+    let values: Vec<f64> = (0..500).map(|row| f64::from(row * row % 977)).collect();
+    let bytes = decimal::Encoder::new(&values).unwrap().dense(usize::MAX).unwrap();
+    assert!(gives_back(&bytes, &values));
+    for at in 0..values.len() {
+        let mut others = values.clone();
+        others[at] += 1.0;
+        assert!(!gives_back(&bytes, &others), "row {at}");
+    }
+    assert!(!gives_back(&bytes[..bytes.len() / 2], &values));
 }
 
 fn check_timestamps(first: i64, steps: &[i64]) {
