@@ -67,9 +67,6 @@ impl Store {
             self.merge_and_count(&merge, urgency)?;
         }
         self.keep_reserve();
-        if urgency == Urgency::Now && self.merges_wait.load(Ordering::Relaxed) {
-            return Err(SealError::DiskFull);
-        }
         Ok(())
     }
 
@@ -113,21 +110,23 @@ impl Store {
         let next = |room| plan::next(&pieces, widths, newest_ms, urgency, room);
         let room = self.room(urgency);
         let plan = next(room);
-        self.note_room(plan.is_none() && next(Room { free_bytes: u64::MAX, ..room }).is_some());
+        if urgency == Urgency::Background {
+            self.note_room(plan.is_none() && next(Room { free_bytes: u64::MAX, ..room }).is_some());
+        }
         let plan = plan?;
         let inputs = plan.inputs.iter().map(|at| Arc::clone(&version.segments[*at])).collect();
         Some(Merge { plan, inputs, tombstone: version.tombstone() })
     }
 
-    /// How much a merge may write. Unless somebody asked for it, what comes in meanwhile and the
-    /// reserve have precedence.
+    /// How much a merge may write. What somebody asked for is tried; in the background what comes in
+    /// meanwhile and the reserve have precedence.
     fn room(&self, urgency: Urgency) -> Room {
         let retention = self.retention.load();
         let retention_bytes = self.bytes_max(&retention).ok().flatten();
-        let needed_bytes = match urgency {
-            Urgency::Now => 0,
-            Urgency::Background => self.options.log_file_bytes_max + self.options.reserve_bytes_max,
-        };
+        if urgency == Urgency::Now {
+            return Room::new(u64::MAX, retention_bytes);
+        }
+        let needed_bytes = self.options.log_file_bytes_max + self.options.reserve_bytes_max;
         let free_bytes = self.disk.free_bytes(&self.options.path).unwrap_or(u64::MAX);
         Room::new(free_bytes.saturating_sub(needed_bytes), retention_bytes)
     }

@@ -312,7 +312,7 @@ mod tests {
         // Twelve pieces of the first day, two of the second, four new ones.
         let mut pieces: Vec<_> = (0..12).map(|own| at(1, own, 100)).collect();
         pieces.extend([at(1, 12, 10), at(1, 15, 20)]);
-        pieces.extend((30..34).map(|own| at(0, own, 50)));
+        pieces.extend((0..4).map(|_| at(0, 30, 50)));
         let planned = |pieces: &[Piece], free_bytes, retention_bytes| {
             let room = Room::new(free_bytes, retention_bytes);
             let plan = next(pieces, widths(FOREVER), 70 * HOUR_MS, Urgency::Background, room);
