@@ -14,6 +14,7 @@ pub mod inspect;
 mod log;
 mod loss;
 mod manifest;
+mod metadata;
 mod metrics;
 mod moment;
 pub mod options;

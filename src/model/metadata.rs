@@ -1,5 +1,8 @@
 //! What a metric means: its type, help text and unit.
 
+/// Bytes of a help text or a unit; longer ones are not kept.
+pub const TEXT_BYTES_MAX: usize = 16 << 10;
+
 /// Type of a metric family, as in the exposition formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MetricType {

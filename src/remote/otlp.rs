@@ -26,7 +26,9 @@ use crate::model::histogram::Histogram;
 use crate::model::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::model::metadata::{Metadata, MetricType};
 use crate::model::sample::stale_nan;
-use crate::storage::append::{Append, AppendError, Appender, Limited, OnReject, SeriesKey, Ticket};
+use crate::storage::append::{
+    Append, AppendError, Appender, Limited, OnReject, SERIES_BYTES_MAX, SeriesKey, Ticket,
+};
 use names::{LabelNamer, Shape, Strategy};
 
 /// What names a process to people.
@@ -40,6 +42,12 @@ const TARGET_INFO: &str = "target_info";
 /// Samples of `target_info` between the first and the last data point of a request; beyond that
 /// the data is not of one process.
 const TARGET_INFO_SAMPLES_MAX: i64 = 1000;
+
+/// Bytes of the labels of all samples of a request, each time counted: all have those of their
+/// resource. Far more than honest requests have.
+const LABELS_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 1 << 30 };
+
+const TOO_LONG: &str = "labels of all samples of the request";
 
 /// Which attributes of the resource become labels of every series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,11 +158,16 @@ impl Receiver {
             errors: Vec::new(),
             empty_count: 0,
             is_counted: false,
+            labels_bytes: 0,
         };
         for one in &all {
             translation.resource(one);
         }
         self.empty_metrics.add(f64::from(translation.empty_count));
+        if translation.is_too_long() {
+            let text = format!("{TOO_LONG} have more than {LABELS_BYTES_MAX} bytes");
+            return Err(WriteError::Untranslatable(text));
+        }
         if !translation.errors.is_empty() {
             return Err(WriteError::Untranslatable(translation.errors.join("\n")));
         }
@@ -172,6 +185,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// Bytes that each series of the resource has at least.
+    fn labels_bytes(&self) -> usize {
+        let pairs = self.promoted.iter().chain(&self.scope);
+        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        self.job.len() + self.instance.len() + pairs
+    }
+
     fn identify(&self, labels: &mut LabelsBuilder) {
         for (name, value) in [("job", &self.job), ("instance", &self.instance)] {
             if !value.is_empty() {
@@ -190,6 +210,8 @@ struct Translation<'a> {
     empty_count: u32,
     /// Whether the metric at hand counts something since its start.
     is_counted: bool,
+    /// Of all samples so far.
+    labels_bytes: usize,
 }
 
 /// First and last data point of a resource.
@@ -238,9 +260,16 @@ impl Translation<'_> {
                     continue;
                 }
             }
+            if SERIES_BYTES_MAX < shared.labels_bytes() {
+                self.errors.push(too_long("labels that all series of a resource share"));
+                continue;
+            }
             for metric in &scope.metrics {
                 if let Err(err) = self.metric(metric, &shared, &mut span) {
                     self.errors.push(err);
+                }
+                if self.is_too_long() {
+                    return;
                 }
             }
         }
@@ -250,6 +279,11 @@ impl Translation<'_> {
         {
             self.errors.push(err);
         }
+    }
+
+    /// Whether a request has more labels than any should: nothing more is looked at.
+    fn is_too_long(&self) -> bool {
+        LABELS_BYTES_MAX < self.labels_bytes
     }
 
     fn scope_labels(&self, own: &ScopeMetrics) -> Result<Vec<(String, String)>, String> {
@@ -359,6 +393,7 @@ impl Translation<'_> {
             let mut labels = self.labels(series, &head.attributes)?;
             labels.set(METRIC_NAME, series.name);
             let labels = labels.build();
+            self.labels_bytes += labels.heap_bytes();
             let (key, histogram) = (SeriesKey::Labels(&labels), histogram?);
             self.start(head);
             self.batch.histogram(key, head.timestamp_ms(), &histogram);
@@ -415,11 +450,15 @@ impl Translation<'_> {
         head: &PointHead,
         value: f64,
     ) -> Labels {
+        if self.is_too_long() {
+            return Labels::empty();
+        }
         for (name, value) in more {
             labels.set(name, value);
         }
         labels.set(METRIC_NAME, name);
         let labels = labels.build();
+        self.labels_bytes += labels.heap_bytes();
         let value = if head.has_no_value() { stale_nan() } else { value };
         self.start(head);
         self.batch.float(SeriesKey::Labels(&labels), head.timestamp_ms(), value);
@@ -445,6 +484,9 @@ impl Translation<'_> {
         series: &Series<'_>,
         attributes: &[KeyValue],
     ) -> Result<LabelsBuilder, String> {
+        if self.is_too_long() {
+            return Err(TOO_LONG.to_owned());
+        }
         let mut labels = self.attribute_labels(attributes, &[])?;
         let shared = series.shared;
         for (name, value) in &shared.promoted {
@@ -512,6 +554,9 @@ impl Translation<'_> {
         shared.identify(&mut labels);
         labels.set(METRIC_NAME, TARGET_INFO);
         let labels = labels.build();
+        if SERIES_BYTES_MAX < labels.heap_bytes() {
+            return Err(too_long("labels of target_info"));
+        }
         let metadata = Metadata {
             metric_type: MetricType::Gauge,
             help: "Target metadata".to_owned(),
@@ -529,6 +574,10 @@ impl Translation<'_> {
         }
         Ok(())
     }
+}
+
+fn too_long(what: &str) -> String {
+    format!("{what} have more than {SERIES_BYTES_MAX} bytes")
 }
 
 /// What the series of a metric have in common.

@@ -13,7 +13,7 @@ use crate::base::metrics::{Number, Registry};
 use crate::encoding::wire::histogram::decode_remote;
 use crate::encoding::wire::protobuf::WireError;
 use crate::encoding::wire::remote_write::{self, DecodeError, ITEMS_MAX, Item, RawSeries};
-use crate::encoding::wire::remote_write_v2::{self, SymbolError, Symbols};
+use crate::encoding::wire::remote_write_v2::{self, ExemplarError, SymbolError, Symbols};
 use crate::model::histogram::HistogramError;
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::metadata::{Metadata, MetricType};
@@ -280,7 +280,7 @@ impl Receiver {
         })?;
         let (appended, ticket) = batch.commit()?;
         for own in &appended.rejected_examples {
-            refused.add(|| format!("{} for series {}", own.reason, own.labels));
+            refused.add(|| format!("{} for series {}", own.reason, own.shown_labels()));
         }
         let named = appended.rejected_examples.len() as u64;
         refused.more_count += appended.rejected_count().saturating_sub(named);
@@ -356,8 +356,9 @@ fn stage_two(
     }
     for bytes in &series.exemplars {
         match symbols.exemplar(bytes)? {
-            Some(exemplar) => batch.exemplar(key, &exemplar),
-            None => {
+            Ok(exemplar) => batch.exemplar(key, &exemplar),
+            Err(ExemplarError::TooLong) => {}
+            Err(ExemplarError::References) => {
                 refused.add(|| format!("parsing exemplar labels for series {}", key.to_labels()));
             }
         }

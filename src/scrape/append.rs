@@ -39,6 +39,8 @@ pub(super) enum ScrapeError {
     SampleLimit,
     #[error("histogram bucket limit exceeded")]
     BucketLimit,
+    #[error("labels of all series of the body take too many bytes")]
+    TooManyLabels,
     #[error("{0}")]
     Histogram(String),
     #[error("{0}")]
@@ -198,6 +200,8 @@ struct Progress<'a> {
     /// Whether a native histogram could not be brought below the limit of buckets.
     has_too_many_buckets: bool,
     pairs: Vec<Pair<'a>>,
+    /// What may yet be remembered of new series of a protobuf body.
+    new_bytes_left: usize,
     /// The classic histogram that is being converted.
     open: Option<Open>,
     /// Since when metrics are counted, where the body says so in samples.
@@ -231,6 +235,7 @@ impl BodyAppender<'_> {
             appended: 0,
             has_too_many_buckets: false,
             pairs: Vec::new(),
+            new_bytes_left: 0,
             open: None,
             created: None,
         };

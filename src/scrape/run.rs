@@ -352,6 +352,10 @@ impl Work {
             (duplicates, "Error on ingesting samples with different value but same timestamp"),
             (exemplars, "Error on ingesting out-of-order exemplars"),
             (old, "Error on ingesting samples that are too old or are too far into the future"),
+            (
+                appended.too_long_count,
+                "Error on ingesting samples whose labels have too many bytes",
+            ),
         ] {
             if num_dropped > 0 {
                 tracing::warn!(num_dropped, %scrape_pool, %target, "{message}");

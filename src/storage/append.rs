@@ -9,6 +9,13 @@ use crate::model::metadata::Metadata;
 use crate::storage::registry::SeriesRef;
 use crate::storage::registry::names::WireName;
 
+/// Names and values of a series, each with one byte more, are refused when they are longer, wherever
+/// they come from. Remote write had this limit before.
+pub const SERIES_BYTES_MAX: usize = 64 << 10;
+/// New series of one batch have labels of at most so many bytes: more than any honest scrape or
+/// request, and no more memory than that for a dishonest one.
+pub const NEW_SERIES_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
+
 /// How a writer names a series. Both forms are canonical: sorted by name, unique, no empty value.
 #[derive(Clone, Copy, Debug)]
 pub enum SeriesKey<'a> {
@@ -52,6 +59,12 @@ pub enum RejectReason {
     /// Older than the out-of-order window.
     #[error("too old sample")]
     TooOld,
+    /// See [`SERIES_BYTES_MAX`].
+    #[error("labels of the series have more than {SERIES_BYTES_MAX} bytes")]
+    SeriesTooLong,
+    /// See [`NEW_SERIES_BYTES_MAX`].
+    #[error("new series of one batch have labels of more than {NEW_SERIES_BYTES_MAX} bytes")]
+    BatchTooLong,
 }
 
 /// One refused sample.
@@ -63,6 +76,21 @@ pub struct Rejected {
     pub labels: Labels,
     /// Its timestamp.
     pub timestamp_ms: i64,
+}
+
+/// Letters of labels that an error text shows.
+const SHOWN_LETTERS_MAX: usize = 2000;
+
+impl Rejected {
+    /// The labels, cut if they are long.
+    pub fn shown_labels(&self) -> String {
+        let mut shown = self.labels.to_string();
+        if let Some((end, _)) = shown.char_indices().nth(SHOWN_LETTERS_MAX) {
+            shown.truncate(end);
+            shown.push('…');
+        }
+        shown
+    }
 }
 
 /// Refused samples that a commit names; the rest is only counted.
@@ -92,6 +120,8 @@ pub struct Appended {
     pub out_of_bounds_count: u64,
     /// See [`RejectReason::TooOld`].
     pub too_old_count: u64,
+    /// See [`RejectReason::SeriesTooLong`] and [`RejectReason::BatchTooLong`].
+    pub too_long_count: u64,
     /// New series that a limit refused, whatever [`OnReject`] says.
     pub limited: Option<Box<Limited>>,
     /// The first [`REJECTED_EXAMPLES_MAX`] of the refused samples.
@@ -127,6 +157,7 @@ impl Appended {
             + self.duplicate_count
             + self.out_of_bounds_count
             + self.too_old_count
+            + self.too_long_count
     }
 }
 
@@ -134,7 +165,7 @@ impl Appended {
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// A sample was refused under [`OnReject::Abort`].
-    #[error("{}: timestamp {} for series {}", .0.reason, .0.timestamp_ms, .0.labels)]
+    #[error("{}: timestamp {} for series {}", .0.reason, .0.timestamp_ms, .0.shown_labels())]
     Rejected(Box<Rejected>),
     /// The disk is full; try again when space is back.
     #[error("no space left for new samples")]
@@ -165,8 +196,8 @@ pub trait Append: Send {
     /// stored with the sample if start timestamps are kept.
     fn start(&mut self, start_ms: i64);
 
-    /// Stages an exemplar of a series. One whose labels are too long is left out, and a refused
-    /// one is never a reason to refuse the batch.
+    /// Stages an exemplar of a series. One whose labels are too long is left out, and so is one
+    /// whose series has no sample in the head; a refused one is never a reason to refuse the batch.
     fn exemplar(&mut self, series: SeriesKey<'_>, exemplar: &Exemplar);
 
     /// Stages what is known of a metric family.

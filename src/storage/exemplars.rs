@@ -38,8 +38,8 @@ pub struct Stored {
 pub struct StagedExemplar {
     /// Of the series.
     pub fingerprint: u128,
-    /// Labels of the series in canonical form.
-    pub canonical: Box<[u8]>,
+    /// Labels of the series in canonical form, shared by neighbours.
+    pub canonical: Arc<[u8]>,
     /// The exemplar.
     pub exemplar: Exemplar,
 }
@@ -137,7 +137,7 @@ impl Store {
         usize::try_from(self.exemplars_max.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Judges and keeps exemplars, and adds them to the frame.
+    /// Judges and keeps exemplars of series that are in the head, and adds them to the frame.
     pub fn add_exemplars(
         &self,
         staged: Vec<StagedExemplar>,
@@ -150,10 +150,12 @@ impl Store {
         if staged.is_empty() || count_max == 0 {
             return;
         }
+        let registry = self.registry.read();
         let mut kept = self.exemplars.write();
         let mut has_begun = false;
         // Of the series that is looked at: refused ones, and whether all were.
         let (mut series, mut refused, mut all_refused) = (0, 0, false);
+        let mut is_known = false;
         for own in staged {
             if own.exemplar.timestamp_ms > max_ms {
                 continue;
@@ -161,6 +163,11 @@ impl Store {
             if series != own.fingerprint {
                 appended.exemplar_series_refused_count += if all_refused { refused } else { 0 };
                 (series, refused, all_refused) = (own.fingerprint, 0, true);
+                is_known = registry.find(series).is_some();
+            }
+            if !is_known {
+                all_refused = false;
+                continue;
             }
             let verdict = kept.judge(own.fingerprint, &own.exemplar);
             if verdict == Verdict::OutOfOrder {

@@ -96,6 +96,25 @@ pub fn push_canonical(series: SeriesKey<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether this is the canonical form of a label set; found out without making another.
+pub fn is_canonical_of(canonical: &[u8], series: SeriesKey<'_>) -> bool {
+    let mut rest = canonical;
+    let mut strip = |name: &str, value: &str| {
+        for text in [name, value] {
+            match rest.strip_prefix(text.as_bytes()).map(<[u8]>::split_first) {
+                Some(Some((&END, after))) => rest = after,
+                _ => return false,
+            }
+        }
+        true
+    };
+    let is_prefix = match series {
+        SeriesKey::Labels(labels) => labels.iter().all(|(name, value)| strip(name, value)),
+        SeriesKey::Pairs(pairs) => pairs.iter().all(|(name, value)| strip(name, value)),
+    };
+    is_prefix && rest.is_empty()
+}
+
 /// The order of two label sets in canonical form: as [`Labels`] are ordered.
 pub fn compare_canonical(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     let (a_words, _) = a.as_chunks::<8>();
@@ -190,6 +209,8 @@ mod tests {
         ) {
             let shared = a.iter().take(common).chain(&b);
             let (a, b) = (Labels::from_pairs(&a), Labels::from_pairs(shared));
+            prop_assert!(is_canonical_of(&canonical(&a), SeriesKey::Labels(&a)));
+            prop_assert_eq!(is_canonical_of(&canonical(&a), SeriesKey::Labels(&b)), a == b);
             prop_assert_eq!(compare_canonical(&canonical(&a), &canonical(&b)), a.cmp(&b));
         }
     }

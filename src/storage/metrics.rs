@@ -15,6 +15,8 @@ pub struct Metrics {
     out_of_order: Number,
     out_of_bounds: Number,
     too_old: Number,
+    /// Samples whose series, or whose batch's new series, have too many bytes of labels.
+    pub too_long: Number,
     exemplars_appended: Number,
     exemplars_out_of_order: Number,
     /// Series that were made.
@@ -51,7 +53,7 @@ impl Metrics {
         };
         let floats =
             |name: &str, help: &str| registry.counters(name, help, &["type"]).with(&["float"]);
-        let [limited_samples, segment_corruptions, size_retentions, time_retentions] =
+        let [limited_samples, too_long, segment_corruptions, size_retentions, time_retentions] =
             removals(registry);
         let seal_bounds = [0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
         Self {
@@ -98,6 +100,7 @@ impl Metrics {
                 &[0.5, 0.9, 0.99],
             ),
             limited_samples,
+            too_long,
             segment_corruptions,
             wal_corruptions: registry.counter(
                 "prometheus_tsdb_wal_corruptions_total",
@@ -145,6 +148,7 @@ impl Metrics {
             (&self.out_of_order, appended.out_of_order_count),
             (&self.out_of_bounds, appended.out_of_bounds_count),
             (&self.too_old, appended.too_old_count),
+            (&self.too_long, appended.too_long_count),
         ];
         for (number, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             number.add(count as f64);
@@ -154,11 +158,15 @@ impl Metrics {
 
 /// Counters of what a limit refused, and of segments that were damaged, or removed by retention
 /// by size and by age.
-fn removals(registry: &Registry) -> [Number; 4] {
+fn removals(registry: &Registry) -> [Number; 5] {
     [
         (
             "narthex_storage_limited_samples_total",
             "Samples of new series that were refused because of storage.limits.",
+        ),
+        (
+            "narthex_storage_too_long_samples_total",
+            "Samples that were refused because their labels have too many bytes.",
         ),
         (
             "narthex_storage_segment_corruptions_total",

@@ -5,7 +5,7 @@
 //! not happen). Damage elsewhere is reported; a damaged log file is kept in `quarantine` and
 //! used up to the damage.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use super::log::format::{
 };
 use super::log::scan::{Tail, add_to_directory, scan};
 use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
+use super::metadata::MetadataMap;
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::query::Kept;
@@ -46,7 +47,6 @@ use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::rng::Rng;
 use crate::model::exemplar::Exemplar;
-use crate::model::metadata::Metadata;
 
 /// Name of the lock file.
 const LOCK_FILE: &str = "lock";
@@ -55,7 +55,7 @@ const LOCK_FILE: &str = "lock";
 struct Recovered {
     registry: Restoring,
     newest: Newest,
-    metadata: BTreeMap<String, Metadata>,
+    metadata: MetadataMap,
     exemplars: Exemplars,
     key: HashKey,
     /// The last commit found.
@@ -312,7 +312,7 @@ impl Recovered {
         Self {
             registry: Restoring::default(),
             newest: Newest::default(),
-            metadata: BTreeMap::new(),
+            metadata: MetadataMap::default(),
             exemplars: Exemplars::default(),
             key,
             sequence: 0,
@@ -353,7 +353,9 @@ impl Recovered {
         })?;
         self.checkpoint_sequence = read.sequence;
         self.sequence = self.sequence.max(read.sequence);
-        self.metadata = read.metadata.into_iter().collect();
+        for (metric, metadata) in &read.metadata {
+            self.metadata.insert(metric, metadata);
+        }
         Ok(())
     }
 
@@ -509,7 +511,7 @@ impl Recovered {
                     }
                 }
                 Record::Metadata { metric, metadata } => {
-                    self.metadata.insert(metric.to_owned(), metadata);
+                    self.metadata.insert(metric, &metadata);
                 }
                 Record::Exemplar { canonical, exemplar } => {
                     self.keep_exemplar(canonical, exemplar)?;

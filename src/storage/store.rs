@@ -2,7 +2,6 @@
 //!
 //! Lock order: compaction, maintenance, writer, registry, manifest; the others are leaves.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use super::head::commit::Writer;
 use super::log::file::LogFile;
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
 use super::manifest::{Edit, Manifest, is_full};
+use super::metadata::MetadataMap;
 use super::metrics::Metrics;
 use super::moment::Moment;
 use super::options::{Limits, Options, Retention};
@@ -28,7 +28,6 @@ use super::sync::Syncer;
 use super::version::Version;
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
-use crate::model::metadata::Metadata;
 
 /// Folders of a data directory.
 #[derive(Clone, Debug)]
@@ -72,7 +71,7 @@ pub struct Store {
     pub(super) registry: RwLock<Registry>,
     /// What queries found and read, kept for the next ones.
     pub(super) kept: super::query::Kept,
-    pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
+    pub(super) metadata: RwLock<MetadataMap>,
     /// Held by whoever merges segments.
     pub(super) compaction: Mutex<()>,
     pub(super) exemplars: RwLock<Exemplars>,

@@ -7,6 +7,7 @@
 //! the Remote-Write 1.0 specification. The tests hold the cursor equal to `prost`.
 
 use super::protobuf::{Message, WireError};
+use super::remote_write_v2::SYMBOLS_BYTES_MAX;
 use crate::model::exemplar::Exemplar;
 use crate::model::labels::Labels;
 use crate::model::metadata::{Metadata, MetricType};
@@ -44,6 +45,9 @@ pub enum DecodeError {
     /// See [`ITEMS_MAX`].
     #[error("request has more than {ITEMS_MAX} samples")]
     TooManyItems,
+    /// See [`super::remote_write_v2::SYMBOLS_BYTES_MAX`].
+    #[error("series of the request refer to more than {SYMBOLS_BYTES_MAX} bytes of symbols")]
+    TooManyBytes,
 }
 
 /// One series of a request.

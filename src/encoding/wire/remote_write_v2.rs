@@ -5,12 +5,16 @@
 
 use super::protobuf::{Message, WireError, read_varints};
 use super::remote_write::{DecodeError, ITEMS_MAX, LABEL_BYTES_MAX, LABELS_MAX, metric_type};
-use crate::model::exemplar::Exemplar;
+use crate::model::exemplar::{Exemplar, LABEL_LETTERS_MAX};
 use crate::model::labels::Labels;
-use crate::model::metadata::MetricType;
+use crate::model::metadata::{MetricType, TEXT_BYTES_MAX};
 
 /// An honest list of references is shorter.
 const REFERENCE_BYTES_MAX: usize = 2 * LABELS_MAX * 10;
+
+/// Bytes of the symbols that all series refer to, each time counted: a symbol that many share may be
+/// long. Far more than honest requests have, and handled within a second.
+pub const SYMBOLS_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 512 << 20 };
 
 /// A sample with its start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +45,15 @@ pub enum SymbolError {
     },
 }
 
+/// Why an exemplar is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExemplarError {
+    /// It refers to symbols that do not exist, or to half a label.
+    References,
+    /// Its labels are longer than any that are kept.
+    TooLong,
+}
+
 /// One series of a request.
 #[derive(Debug, Default)]
 pub struct Series<'a> {
@@ -65,6 +78,14 @@ impl Series<'_> {
     fn len(&self) -> usize {
         self.samples.len() + self.histograms.len() + self.exemplars.len()
     }
+
+    fn symbols_bytes(&self) -> usize {
+        bytes_of(&self.labels) + self.help.len() + self.unit.len()
+    }
+}
+
+fn bytes_of(pairs: &[(&str, &str)]) -> usize {
+    pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// The table of symbols.
@@ -109,8 +130,8 @@ impl<'a> Symbols<'a> {
         Ok(())
     }
 
-    /// Decodes an exemplar; `None`: its references are bad.
-    pub fn exemplar(&self, bytes: &[u8]) -> Result<Option<Exemplar>, DecodeError> {
+    /// Decodes an exemplar, if it is one that may be kept.
+    pub fn exemplar(&self, bytes: &[u8]) -> Result<Result<Exemplar, ExemplarError>, DecodeError> {
         if REFERENCE_BYTES_MAX < bytes.len() {
             return Err(DecodeError::TooManyLabels);
         }
@@ -129,10 +150,14 @@ impl<'a> Symbols<'a> {
             return Err(DecodeError::TooManyLabels);
         }
         if self.pairs(&references, &mut pairs).is_err() {
-            return Ok(None);
+            return Ok(Err(ExemplarError::References));
+        }
+        // Asked before they are copied: a letter has at most four bytes.
+        if LABEL_LETTERS_MAX * 4 < bytes_of(&pairs) {
+            return Ok(Err(ExemplarError::TooLong));
         }
         exemplar.labels = Labels::from_pairs(pairs);
-        Ok(Some(exemplar))
+        Ok(Ok(exemplar))
     }
 }
 
@@ -143,7 +168,7 @@ pub fn decode<'a, E: From<DecodeError> + From<WireError>>(
 ) -> Result<(), E> {
     let symbols = Symbols::read(body)?;
     let mut series = Series::default();
-    let mut items = 0;
+    let (mut items, mut symbols_bytes) = (0, 0);
     let mut message = Message::new(body);
     while let Some((field, value)) = message.field()? {
         if field != 5 {
@@ -154,6 +179,10 @@ pub fn decode<'a, E: From<DecodeError> + From<WireError>>(
         items += series.len();
         if items > ITEMS_MAX {
             return Err(DecodeError::TooManyItems.into());
+        }
+        symbols_bytes += series.symbols_bytes();
+        if symbols_bytes > SYMBOLS_BYTES_MAX {
+            return Err(DecodeError::TooManyBytes.into());
         }
         visit(&series, labels, &symbols)?;
     }
@@ -191,8 +220,7 @@ fn read_series<'a>(
         }
     }
     let resolved = symbols.pairs(&series.references, &mut series.labels);
-    let label_bytes = series.labels.iter().map(|(name, value)| name.len() + value.len());
-    if LABEL_BYTES_MAX < label_bytes.sum() {
+    if LABEL_BYTES_MAX < bytes_of(&series.labels) {
         return Err(DecodeError::LabelsTooLong);
     }
     Ok(resolved)
@@ -217,13 +245,14 @@ fn read_metadata<'a>(
     symbols: &Symbols<'a>,
     series: &mut Series<'a>,
 ) -> Result<(), DecodeError> {
+    let text = |number| symbols.get(number).filter(|text| text.len() <= TEXT_BYTES_MAX);
     let mut message = Message::new(bytes);
     while let Some((field, value)) = message.field()? {
         let number = value.varint(field);
         match field {
             1 => series.metric_type = metric_type(number?),
-            3 => series.help = symbols.get(number?).unwrap_or(""),
-            4 => series.unit = symbols.get(number?).unwrap_or(""),
+            3 => series.help = text(number?).unwrap_or(""),
+            4 => series.unit = text(number?).unwrap_or(""),
             _ => {}
         }
     }
@@ -322,6 +351,24 @@ mod tests {
         let series = references(&[0, 1].repeat(100));
         let body = request(&["a", &long], &[series]);
         assert_eq!(shown(&body), Err(DecodeError::LabelsTooLong));
+        let many = [references(&[0, 1]), sample(1.0, 7, 0)].concat();
+        let body = request(&["a", &long], &vec![many; SYMBOLS_BYTES_MAX / 1024]);
+        assert_eq!(shown(&body), Err(DecodeError::TooManyBytes));
+        let help = "h".repeat(TEXT_BYTES_MAX);
+        let helped = |help: &str| {
+            let series = [references(&[0, 1]), sample(1.0, 7, 0), metadata(1, 2, 2)].concat();
+            shown(&request(&["a", "b", help], &vec![series; 40]))
+        };
+        assert_eq!(helped(&help), Err(DecodeError::TooManyBytes));
+        assert!(helped(&(help + "h")).unwrap()[0].ends_with(r#"counter "" """#));
+        // An exemplar whose labels would be copied each time.
+        let labels = [references(&[0, 1]), exemplar(&[0, 1].repeat(1000), 2.0, 6)].concat();
+        let body = request(&["a", &long], &[labels]);
+        decode(&body, |series, _, symbols| {
+            assert_eq!(symbols.exemplar(series.exemplars[0]), Ok(Err(ExemplarError::TooLong)));
+            Ok::<(), DecodeError>(())
+        })
+        .unwrap();
         let body = request(&["a"], &[references(&vec![0; 2 * LABELS_MAX + 2])]);
         assert_eq!(shown(&body), Err(DecodeError::TooManyLabels));
     }

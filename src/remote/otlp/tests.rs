@@ -237,3 +237,35 @@ fn requests_are_stored_as_a_whole_or_not_at_all() {
     let empty = r#"{"name": "x", "gauge": {"dataPoints": []}}"#;
     assert_eq!(written(empty, &options()), "");
 }
+
+#[test]
+fn labels_that_all_samples_share_are_bounded() {
+    let written = |job: usize, points: usize| {
+        let point = r#"{"timeUnixNano": 1000000000, "asInt": 3}"#;
+        let points = vec![point; points].join(",");
+        let body = format!(
+            r#"{{"resourceMetrics": [{{
+                "resource": {{"attributes": [
+                    {{"key": "service.name", "value": {{"stringValue": "{}"}}}}
+                ]}},
+                "scopeMetrics": [{{"metrics": [
+                    {{"name": "a", "gauge": {{"dataPoints": [{points}]}}}},
+                    {{"name": "b", "gauge": {{"dataPoints": [{points}]}}}}
+                ]}}]
+            }}]}}"#,
+            "j".repeat(job)
+        );
+        let recorder = Recorder::default();
+        let receiver = Receiver::new(Arc::new(recorder.clone()), &Registry::new());
+        let result = receiver.write(body.as_bytes(), Format::Json, &options());
+        let staged = recorder.0.lock().unwrap().len();
+        result.map(|_| staged).map_err(|err| err.to_string())
+    };
+    assert_eq!(written(60_000, 20), Ok(42));
+    let shared = "labels that all series of a resource share have more than 65536 bytes";
+    assert_eq!(written(70_000, 1), Err(shared.to_owned()));
+    let all = "labels of all samples of the request have more than 4194304 bytes";
+    assert_eq!(written(60_000, 100), Err(all.to_owned()));
+    // The last sample is the one that is too much.
+    assert_eq!(written(60_000, 35), Err(all.to_owned()));
+}

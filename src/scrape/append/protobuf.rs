@@ -9,7 +9,7 @@ use crate::encoding::wire::exposition::format_openmetrics;
 use crate::encoding::wire::exposition_proto::{Families, Family, Metric, decode_exemplar};
 use crate::encoding::wire::series::{Pair, check_unique};
 use crate::model::exemplar::Exemplar;
-use crate::model::labels::METRIC_NAME;
+use crate::model::labels::{Labels, METRIC_NAME};
 use crate::model::metadata::MetricType;
 use crate::scrape::cache::{Kind, LineId, Statement};
 use crate::scrape::sample_labels;
@@ -18,6 +18,11 @@ use crate::scrape::sample_labels;
 const KEY: u8 = 0xfe;
 /// Ends names and values within a key.
 const END: u8 = 0xff;
+
+/// What is remembered of new series of a body, in bytes: so much, and so many times the body's length.
+/// Each bucket of a histogram has all of its labels, and there may be many of both.
+const NEW_BYTES_MIN: usize = if cfg!(test) { 256 << 10 } else { 64 << 20 };
+const NEW_BYTES_PER_BYTE: usize = 64;
 
 /// Which series of a metric.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +95,7 @@ impl BodyAppender<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), ScrapeError> {
         let mut key = Vec::new();
+        progress.new_bytes_left = NEW_BYTES_MIN + body.len().saturating_mul(NEW_BYTES_PER_BYTE);
         for family in Families::new(body) {
             let family = family?;
             let mut is_told = false;
@@ -306,6 +312,9 @@ impl OneMetric<'_, '_, '_, '_> {
             .map_err(ScrapeError::from)
             .and_then(|()| Ok(sample_labels::stored(job, target_labels, &pairs)?))
             .inspect_err(|_| self.progress.counts.scraped += 1)?;
+        let bytes = self.key.len() + stored.as_ref().map_or(0, Labels::heap_bytes);
+        let left = self.progress.new_bytes_left.checked_sub(bytes);
+        self.progress.new_bytes_left = left.ok_or(ScrapeError::TooManyLabels)?;
         let kind = stored.map_or(Kind::Dropped, Kind::Series);
         Ok((self.body.cache.insert(self.key, kind), true))
     }

@@ -1,5 +1,6 @@
 //! Staging of a batch: hashing and looking up series without holding up other writers.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
@@ -7,14 +8,17 @@ use foldhash::{HashMap, HashMapExt as _};
 use crate::encoding::column::histogram::check_size;
 use crate::model::exemplar::Exemplar;
 use crate::model::histogram::{Histogram, ResetHint};
+use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{
-    Append, AppendByName, AppendError, Appended, OnReject, Recalled, SeriesKey, Ticket,
+    Append, AppendByName, AppendError, Appended, NEW_SERIES_BYTES_MAX, OnReject,
+    REJECTED_EXAMPLES_MAX, Recalled, RejectReason, Rejected, SERIES_BYTES_MAX, SeriesKey, Ticket,
 };
 use crate::storage::exemplars::StagedExemplar;
-use crate::storage::fingerprint::{HashKey, push_canonical};
+use crate::storage::fingerprint::{HashKey, is_canonical_of, parse_canonical, push_canonical};
 use crate::storage::log::directory::NONE;
 use crate::storage::log::histogram::push_histogram;
+use crate::storage::metadata;
 use crate::storage::options::StartTimestamps;
 use crate::storage::registry::SeriesRef;
 use crate::storage::registry::names::WireName;
@@ -29,6 +33,14 @@ pub fn histogram_bits(key: HashKey, bytes: &[u8]) -> u64 {
 /// Samples that wait for their lookup: the registry is locked once for so many.
 const PENDING_MAX: usize = 128;
 
+/// Exemplars of one batch take at most so many bytes in the log and, each with some more, in memory;
+/// further ones are left out.
+const EXEMPLARS_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// Of these.
+const EXEMPLAR_EXTRA_BYTES: usize = 128;
+/// Metadata of one batch, likewise.
+const METADATA_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+
 /// A series as far as staging could tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StagedSeries {
@@ -36,6 +48,8 @@ pub enum StagedSeries {
     Known(SeriesRef),
     /// Position in [`Staged::unknown`].
     Unknown(u32),
+    /// Refused while staging: see [`Staged::refused`].
+    Refused,
 }
 
 /// How a sample is judged.
@@ -74,6 +88,24 @@ pub struct UnknownSeries {
     pub canonical: Box<[u8]>,
 }
 
+/// Samples that were refused before anything was judged.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// How many.
+    pub count: u64,
+    /// The first [`REJECTED_EXAMPLES_MAX`] of them.
+    pub examples: Vec<Rejected>,
+}
+
+impl Refused {
+    fn add(&mut self, reason: RejectReason, timestamp_ms: i64, labels: impl FnOnce() -> Labels) {
+        self.count += 1;
+        if self.examples.len() < REJECTED_EXAMPLES_MAX {
+            self.examples.push(Rejected { reason, labels: labels(), timestamp_ms });
+        }
+    }
+}
+
 /// What a batch hands to the commit.
 #[derive(Debug, Default)]
 pub struct Staged {
@@ -81,6 +113,8 @@ pub struct Staged {
     pub samples: Vec<StagedSample>,
     /// May name a series twice.
     pub unknown: Vec<UnknownSeries>,
+    /// Samples whose series are too long.
+    pub refused: Refused,
     /// In order of arrival.
     pub metadata: Vec<(String, Metadata)>,
     /// In order of arrival.
@@ -128,6 +162,10 @@ pub struct Batch {
     unknown_by: HashMap<u128, u32>,
     /// Of the next sample.
     start_ms: i64,
+    /// Bytes of `staged.unknown`, of `staged.exemplars` and of `staged.metadata`.
+    unknown_bytes: usize,
+    exemplars_bytes: usize,
+    metadata_bytes: usize,
     /// Keeps the numbers of `staged` from being given to other series.
     _pin: Arc<()>,
 }
@@ -146,6 +184,9 @@ impl Batch {
             staged: Staged::default(),
             unknown_by: HashMap::new(),
             start_ms: 0,
+            unknown_bytes: 0,
+            exemplars_bytes: 0,
+            metadata_bytes: 0,
             _pin: pin,
         }
     }
@@ -162,19 +203,33 @@ impl Batch {
                     self.last = Some(series);
                     StagedSeries::Known(series)
                 }
-                None => {
-                    let next = self.staged.unknown.len() as u32;
-                    let fingerprint = pending.fingerprint;
-                    let position = *self.unknown_by.entry(fingerprint).or_insert(next);
-                    if position == next {
-                        let canonical = Box::from(&self.text[start..pending.end]);
-                        self.staged.unknown.push(UnknownSeries { fingerprint, canonical });
+                None => match self.unknown_by.entry(pending.fingerprint) {
+                    Entry::Occupied(known) => StagedSeries::Unknown(*known.get()),
+                    Entry::Vacant(new) => {
+                        let canonical = &self.text[start..pending.end];
+                        let bytes = canonical.len() + size_of::<UnknownSeries>();
+                        if NEW_SERIES_BYTES_MAX < self.unknown_bytes + bytes {
+                            let labels = || parse_canonical(canonical).unwrap_or_default();
+                            let (reason, refused) =
+                                (RejectReason::BatchTooLong, &mut self.staged.refused);
+                            if pending.manner != Manner::Zero {
+                                refused.add(reason, pending.timestamp_ms, labels);
+                            }
+                            StagedSeries::Refused
+                        } else {
+                            self.unknown_bytes += bytes;
+                            let fingerprint = pending.fingerprint;
+                            let canonical = Box::from(canonical);
+                            let position = *new.insert(self.staged.unknown.len() as u32);
+                            self.staged.unknown.push(UnknownSeries { fingerprint, canonical });
+                            StagedSeries::Unknown(position)
+                        }
                     }
-                    StagedSeries::Unknown(position)
-                }
+                },
             };
             start = pending.end;
-            self.staged.names.extend(pending.name.map(|name| (series, name)));
+            let name = pending.name.filter(|_| series != StagedSeries::Refused);
+            self.staged.names.extend(name.map(|name| (series, name)));
             let Pending { manner, timestamp_ms, bits, histogram, .. } = pending;
             let sample = StagedSample { series, manner, timestamp_ms, bits, histogram };
             self.staged.samples.push(sample);
@@ -188,6 +243,10 @@ impl Batch {
         }
         let start = self.text.len();
         push_canonical(series, &mut self.text);
+        if SERIES_BYTES_MAX < self.text.len() - start {
+            self.text.truncate(start);
+            return self.refuse(series, timestamp_ms);
+        }
         let fingerprint = self.store.key.fingerprint(&self.text[start..]);
         let (end, manner, name) = (self.text.len(), self.manner, None);
         let start_ms = std::mem::take(&mut self.start_ms);
@@ -204,6 +263,21 @@ impl Batch {
             bits,
             histogram,
         });
+    }
+
+    /// Refuses a sample of a series that is too long.
+    #[cold]
+    fn refuse(&mut self, series: SeriesKey<'_>, timestamp_ms: i64) {
+        // Samples stay in their order, and none of those before is the last one that was staged.
+        self.look_up();
+        self.start_ms = 0;
+        if self.manner != Manner::Zero {
+            let reason = RejectReason::SeriesTooLong;
+            self.staged.refused.add(reason, timestamp_ms, || series.to_labels());
+        }
+        let (series, manner) = (StagedSeries::Refused, self.manner);
+        let sample = StagedSample { series, manner, timestamp_ms, bits: 0, histogram: NONE };
+        self.staged.samples.push(sample);
     }
 }
 
@@ -306,16 +380,39 @@ impl Append for Batch {
         if !exemplar.is_short() || self.store.exemplars_max() == 0 {
             return;
         }
-        let mut canonical = Vec::new();
-        push_canonical(series, &mut canonical);
-        let fingerprint = self.store.key.fingerprint(&canonical);
-        let (canonical, exemplar) = (canonical.into(), exemplar.clone());
-        self.staged.exemplars.push(StagedExemplar { fingerprint, canonical, exemplar });
+        let last = self.staged.exemplars.last();
+        let (fingerprint, canonical) = match last {
+            Some(last) if is_canonical_of(&last.canonical, series) => {
+                (last.fingerprint, Arc::clone(&last.canonical))
+            }
+            _ => {
+                let mut canonical = Vec::new();
+                push_canonical(series, &mut canonical);
+                if SERIES_BYTES_MAX < canonical.len() {
+                    return;
+                }
+                (self.store.key.fingerprint(&canonical), canonical.into())
+            }
+        };
+        self.exemplars_bytes +=
+            canonical.len() + exemplar.labels.heap_bytes() + EXEMPLAR_EXTRA_BYTES;
+        if self.exemplars_bytes <= EXEMPLARS_BYTES_MAX {
+            let exemplar = exemplar.clone();
+            self.staged.exemplars.push(StagedExemplar { fingerprint, canonical, exemplar });
+        }
     }
 
     fn metadata(&mut self, metric: &str, metadata: &Metadata) {
-        let known = self.store.metadata.read();
-        if known.get(metric) != Some(metadata) {
+        let last = self.staged.metadata.last();
+        let is_again = last.is_some_and(|(own, last)| own == metric && last == metadata);
+        if is_again || !metadata::is_short(metric, metadata) {
+            return;
+        }
+        if self.store.metadata.read().get(metric) == Some(metadata) {
+            return;
+        }
+        self.metadata_bytes += metadata::bytes(metric, metadata);
+        if self.metadata_bytes <= METADATA_BYTES_MAX {
             self.staged.metadata.push((metric.to_owned(), metadata.clone()));
         }
     }
@@ -337,6 +434,12 @@ impl Append for Batch {
     fn commit(mut self: Box<Self>) -> Result<(Appended, Ticket), AppendError> {
         self.look_up();
         let staged = std::mem::take(&mut self.staged);
+        if self.on_reject == OnReject::Abort
+            && let Some(first) = staged.refused.examples.first()
+        {
+            self.store.metrics.too_long.add(staged.refused.count as f64);
+            return Err(AppendError::Rejected(Box::new(first.clone())));
+        }
         self.store.commit(staged, self.on_reject)
     }
 }

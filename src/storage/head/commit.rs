@@ -14,7 +14,6 @@ use super::groups::{Accepted, Groups, write_loose};
 use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
 use super::limits::Budget;
 use super::starts::{START_BYTES_MAX, Started, WrittenStarts};
-use crate::model::exemplar::LABEL_LETTERS_MAX;
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
 use crate::storage::append::{
@@ -40,10 +39,6 @@ use crate::storage::store::Store;
 const SAMPLE_BYTES_MAX: usize = 48;
 /// Section headers and varints before names.
 const FRAME_EXTRA_BYTES: usize = 64;
-/// Metrics whose metadata is kept; more are ignored, so that senders cannot fill the memory.
-const METADATA_METRICS_MAX: usize = 100_000;
-/// Longer help texts and units are not kept, for the same reason.
-const METADATA_TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// How often it is told that a limit is met.
 const TELL_EVERY: Duration = Duration::from_mins(1);
@@ -195,6 +190,7 @@ impl Writer {
             let start_ms = starts.next_if(|own| own.0 as usize == position).map_or(0, |own| own.1);
             let series = match sample.series {
                 StagedSeries::Known(series) => series,
+                StagedSeries::Refused => continue,
                 StagedSeries::Unknown(position) => {
                     let own = resolved[position as usize];
                     if own.is_refused {
@@ -387,7 +383,12 @@ impl Store {
         writer.grow(self.registry.read().bound_max());
         let window_ms = self.out_of_order_window_ms();
         let bounds = Bounds { max_ms, head_max_ms: writer.head_max_ms, window_ms };
-        let mut appended = Appended::default();
+        let refused = std::mem::take(&mut staged.refused);
+        let mut appended = Appended {
+            too_long_count: refused.count,
+            rejected_examples: refused.examples,
+            ..Appended::default()
+        };
         let mut reject = |sample: &StagedSample, reason| {
             count_rejected(&mut appended, reason);
             if appended.rejected_examples.len() < REJECTED_EXAMPLES_MAX {
@@ -442,9 +443,10 @@ impl Store {
         };
         let metadata: usize = staged.metadata.iter().map(texts).sum();
         let samples = staged.samples.len() * SAMPLE_BYTES_MAX + staged.histogram_bytes.len();
-        // A letter has at most four bytes, a label at least one letter and two bytes of ends.
-        let exemplar =
-            |own: &StagedExemplar| EXEMPLAR_BYTES_MAX + own.canonical.len() + 6 * LABEL_LETTERS_MAX;
+        // What ends a text in canonical form is not longer than what tells its length in memory.
+        let exemplar = |own: &StagedExemplar| {
+            EXEMPLAR_BYTES_MAX + own.canonical.len() + own.exemplar.labels.heap_bytes()
+        };
         let exemplars: usize = staged.exemplars.iter().map(exemplar).sum();
         let has_starts = !staged.starts.is_empty() || !writer.starts.is_empty();
         let starts = if has_starts { staged.samples.len() * START_BYTES_MAX } else { 0 };
@@ -483,8 +485,11 @@ impl Store {
         for (position, series) in (0_u32..).zip(unknown) {
             let fingerprint = series.fingerprint;
             let same = |other: &u32| unknown[*other as usize].fingerprint == fingerprint;
-            if let Some(series) = registry.find(fingerprint) {
-                resolved.push(Resolved::known(series));
+            let known = registry.find(fingerprint);
+            // One that was retired comes back: it counts as a new one.
+            let is_back = known.is_some_and(|known| registry.retired().contains(known));
+            if let Some(known) = known.filter(|_| !is_back || budget.is_none()) {
+                resolved.push(Resolved::known(known));
             } else if let Some(earlier) = new.find(fingerprint as u64, same) {
                 let series = resolved[*earlier as usize].series;
                 resolved.push(Resolved::known(series));
@@ -493,6 +498,8 @@ impl Store {
             {
                 let series = SeriesRef::MAX;
                 resolved.push(Resolved { series, is_new: false, is_refused: true });
+            } else if let Some(known) = known {
+                resolved.push(Resolved::known(known));
             } else {
                 let hash = |other: &u32| unknown[*other as usize].fingerprint as u64;
                 new.insert_unique(fingerprint as u64, position, hash);
@@ -564,6 +571,7 @@ impl Store {
         for (series, name) in names {
             match *series {
                 StagedSeries::Known(series) => registry.learn(series, *name),
+                StagedSeries::Refused => {}
                 StagedSeries::Unknown(position) => {
                     registry.learn(resolved[position as usize].series, *name);
                 }
@@ -579,10 +587,7 @@ impl Store {
         let mut known = self.metadata.write();
         let mut changed = Vec::new();
         for (metric, metadata) in staged {
-            let fits = metadata.help.len().max(metadata.unit.len()) <= METADATA_TEXT_BYTES_MAX
-                && (known.len() < METADATA_METRICS_MAX || known.contains_key(metric));
-            if fits && known.get(metric) != Some(metadata) {
-                known.insert(metric.clone(), metadata.clone());
+            if known.get(metric) != Some(metadata) && known.insert(metric, metadata) {
                 changed.push((metric, metadata));
             }
         }
@@ -611,6 +616,7 @@ impl Store {
     fn labels_of(&self, sample: &StagedSample, unknown: &[UnknownSeries]) -> Labels {
         match sample.series {
             StagedSeries::Known(series) => self.registry.read().labels(series),
+            StagedSeries::Refused => Labels::empty(),
             StagedSeries::Unknown(position) => {
                 parse_canonical(&unknown[position as usize].canonical).unwrap_or_default()
             }
@@ -624,5 +630,6 @@ fn count_rejected(appended: &mut Appended, reason: RejectReason) {
         RejectReason::DuplicateTimestamp => &mut appended.duplicate_count,
         RejectReason::OutOfBounds => &mut appended.out_of_bounds_count,
         RejectReason::TooOld => &mut appended.too_old_count,
+        RejectReason::SeriesTooLong | RejectReason::BatchTooLong => &mut appended.too_long_count,
     } += 1;
 }

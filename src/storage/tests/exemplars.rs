@@ -40,6 +40,7 @@ fn exemplars_ascend_within_a_series_and_are_selected_by_labels_and_time() {
     let machine = Machine::new(1);
     let storage = machine.open();
     let (one, two) = (labels("m", 1), labels("m", 2));
+    append(&storage, &[(one.clone(), NOW_MS, 1.0), (two.clone(), NOW_MS, 1.0)]);
     let first = [exemplar(0, "a", 1.0), exemplar(0, "b", 1.0), exemplar(0, "b", 2.0)];
     assert_eq!(add(&storage, &one, &first).exemplar_count, 3);
     // The newest again, older ones, and one that is too long or too far in the future.
@@ -67,8 +68,8 @@ fn the_newest_ones_survive_restarts_and_sealing() {
     storage.set_exemplars_max(5);
     for number in 0..4 {
         let all = [exemplar(number, "t", 0.5), exemplar(number + 10, "u", -0.0)];
-        add(&storage, &labels("m", number as usize), &all);
         append(&storage, &[(labels("m", number as usize), NOW_MS, 1.0)]);
+        add(&storage, &labels("m", number as usize), &all);
     }
     let expected = "{__name__=\"m\", i=\"1\"}: 11=u/-0\n\
                     {__name__=\"m\", i=\"2\"}: 2=t/0.5 12=u/-0\n\

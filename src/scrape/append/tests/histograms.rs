@@ -194,6 +194,20 @@ fn histograms_that_make_no_sense_fail_the_scrape() {
 }
 
 #[test]
+fn many_buckets_with_long_labels_fail_the_scrape() {
+    let scrape = |label: usize, buckets: u64| {
+        let mut bench = options(|_| ());
+        let all: Vec<u8> = (0..buckets).flat_map(|own| bucket(own as f64, own, None)).collect();
+        let metric = [labels(&[("x", &"y".repeat(label))]), bytes(7, all)].concat();
+        let shown = bench.scrape_as(PROTOBUF, &family("h", "", 4, "", &[metric]));
+        shown.lines().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(scrape(60_000, 20), "scraped 23 kept 23 added 23 duplicates 0");
+    let refused = scrape(60_000, 400);
+    assert!(refused.ends_with("error: labels of all series of the body take too many bytes"));
+}
+
+#[test]
 fn classic_histograms_of_text_are_converted() {
     let mut bench = options(|own| own.convert = true);
     let of = |x: &str, low: u32, high: u32| {
