@@ -212,6 +212,7 @@ impl Store {
                 found
             }
         };
+        let found = if hints.labels_only { with_chunks(found, &snapshot, range)? } else { found };
         let all = &found.series;
         let series = match hints.series_count_max {
             0 => Arc::clone(all),
@@ -313,6 +314,36 @@ impl HeadSeries {
         };
         all.into_iter().map(parsed).collect()
     }
+}
+
+/// Only series of the head, and those that have a chunk in the range.
+fn with_chunks(
+    found: Arc<Found>,
+    snapshot: &Snapshot,
+    range: TimeRange,
+) -> Result<Arc<Found>, QueryError> {
+    let is_covered = |own: &OpenSegment| {
+        let own = own.segment.time_range();
+        range.min_ms <= own.min_ms && own.max_ms <= range.max_ms
+    };
+    if snapshot.segments(range).all(|(_, own)| is_covered(own)) {
+        return Ok(found);
+    }
+    let (mut series, mut sources) = (Vec::new(), Vec::new());
+    for (meta, source) in found.series.iter().zip(&found.sources) {
+        let mut has_samples = source.head.is_some();
+        for (position, ordinal) in &source.segments {
+            let own = &snapshot.version.segments[*position as usize];
+            has_samples =
+                has_samples || is_covered(own) || !own.segment.chunks(*ordinal, range)?.is_empty();
+        }
+        if has_samples {
+            series.push(meta.clone());
+            sources.push(source.clone());
+        }
+    }
+    snapshot.check_whole(range)?;
+    Ok(Arc::new(Found { series: series.into(), sources: sources.into() }))
 }
 
 /// The series of head and segments in label order.

@@ -138,3 +138,40 @@ fn a_query_keeps_to_what_was_there_when_it_began() {
     assert_eq!(newer.iter().sum::<usize>(), 600 * 3 + 100);
     assert!(older.iter().all(|length| *length == 2), "{older:?}");
 }
+
+#[test]
+fn only_series_with_a_chunk_in_the_range_are_listed() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    let minute = 60_000;
+    for row in 0..30 {
+        let mut samples = vec![(labels("m", 1), NOW_MS + row * minute, 1.0)];
+        if row < 10 {
+            samples.push((labels("m", 2), NOW_MS + row * minute, 2.0));
+        }
+        if 20 <= row {
+            samples.push((labels("m", 3), NOW_MS + row * minute, 3.0));
+        }
+        machine.clock.advance_ms(minute);
+        append(&storage, &samples);
+    }
+    storage.seal_now().unwrap();
+    let listed = |first: i64, last: i64, series_count_max: usize| {
+        let (min_ms, max_ms) = (NOW_MS + first * minute, NOW_MS + last * minute);
+        let hints = SelectHints { series_count_max, labels_only: true };
+        let found = storage.select(&[], TimeRange { min_ms, max_ms }, &hints).unwrap();
+        let number =
+            |own: &select::SeriesMeta| own.labels().get("i").unwrap_or_default().to_owned();
+        found.series().iter().map(number).collect::<Vec<_>>().join(" ")
+    };
+    for _ in 0..3 {
+        // Kept answers are those of all ranges that need the same files.
+        assert_eq!(listed(0, 29, 0), "1 2 3");
+        assert_eq!(listed(0, 9, 0), "1 2");
+        assert_eq!(listed(10, 19, 0), "1");
+        assert_eq!(listed(9, 20, 0), "1 2 3");
+        assert_eq!(listed(20, 40, 0), "1 3");
+        assert_eq!(listed(20, 40, 1), "1");
+        assert_eq!(listed(30, 40, 0), "");
+    }
+}
