@@ -9,6 +9,8 @@
 
 pub mod plan;
 
+mod sizes;
+
 use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
@@ -107,7 +109,10 @@ impl Store {
         let pieces: Vec<Piece> = version.segments.iter().map(piece).collect();
         let widths = plan::widths(self.retention.load().longest_ms());
         let newest_ms = self.range()?.max_ms;
-        let next = |room| plan::next(&pieces, widths, newest_ms, urgency, room);
+        let series_count = |inputs: &[usize]| {
+            sizes::series_count(inputs.iter().map(|at| &version.segments[*at].segment))
+        };
+        let next = |room| plan::next(&pieces, widths, newest_ms, urgency, room, &series_count);
         let room = self.room(urgency);
         let plan = next(room);
         if urgency == Urgency::Background {
@@ -236,15 +241,18 @@ impl Store {
         let mut pace = Pace::begin(self, urgency);
         let mut sources = Vec::new();
         while let Some((fingerprint, labels)) = heads.next(&mut sources)? {
-            let mut parts = Parts::default();
-            for (input, ordinal) in &sources {
-                from.read((*input, *ordinal), &columns, &mut parts, |range, offset_bytes| {
-                    lost[*input].push(LostRun { labels: labels.clone(), range, offset_bytes });
-                })?;
-            }
             let identity = SeriesIdentity { fingerprint, labels: &labels };
-            for run in parts.finish(&mut sharing).runs {
-                output.writer()?.run(identity, &run).map_err(not_poisoning)?;
+            for slice in sizes::slices(inputs, &sources, window)? {
+                let from = Sources { window: slice, ..*from };
+                let mut parts = Parts::default();
+                for (input, ordinal) in &sources {
+                    from.read((*input, *ordinal), &columns, &mut parts, |range, offset_bytes| {
+                        lost[*input].push(LostRun { labels: labels.clone(), range, offset_bytes });
+                    })?;
+                }
+                for run in parts.finish(&mut sharing).runs {
+                    output.writer()?.run(identity, &run).map_err(not_poisoning)?;
+                }
             }
             pace.step()?;
         }

@@ -3,6 +3,8 @@
 //! The same edit names a registry checkpoint that covers what the log file defined. A crash before
 //! the edit leaves files that nobody names; after it, a log file that nobody names.
 
+mod passes;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use super::version::Version;
 use crate::encoding::column::Density;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
+use passes::{Pass, Passes};
 
 /// A series without samples in any log file is forgotten when its newest one is this much older
 /// than the head's: as long as Prometheus keeps a series in its head.
@@ -205,7 +208,7 @@ impl Store {
     ) -> Result<Vec<(SegmentEntry, Segment)>, SealError> {
         let order = self.by_metric(log);
         // The map is taken while the file has its name; queries may need it after that.
-        log.map(log.published_bytes())?;
+        let bytes = log.map(log.published_bytes())?;
         if order.is_empty() {
             return Ok(Vec::new());
         }
@@ -217,11 +220,13 @@ impl Store {
         let path = |id: &u64| self.folders.segments.join(segment_file_name(*id));
         made.extend(ids.iter().map(path));
         let paths = &made[first..];
-        for series in order.chunks(BLOCK_SERIES_MAX) {
+        let base_ms = log.header().base_ms;
+        let passes = Passes::new(&log.directory().read(), &bytes, base_ms, &order);
+        for Pass { series, range } in passes.0 {
+            let series = &order[series];
             let wanted: Vec<_> = series.iter().copied().enumerate().collect();
             let mut parts: Vec<Parts> = series.iter().map(|_| Parts::default()).collect();
             let limit_bytes = log.published_bytes();
-            let range = TimeRange::ALL;
             log_reader::read_visible(log, limit_bytes, &wanted, range, hidden, &mut parts)?;
             let mut sharing = Sharing::default();
             for (series, parts) in series.iter().zip(parts) {
@@ -362,6 +367,8 @@ impl Store {
             writer.groups.disown(*series);
         }
         self.metrics.series_removed.add(retired as f64);
+        drop(writer);
+        self.forget_unused_metadata();
     }
 }
 

@@ -13,12 +13,12 @@ use crate::model::histogram::{Histogram, ResetHint, Span};
 /// Buckets of one side, spans of one side, or bounds that one histogram may have. An honest
 /// exponential histogram has at most a few hundred buckets; this bounds what others cost.
 pub const ITEMS_MAX: usize = 1 << 16;
-/// Counts and spans of all rows of a chunk together: 32 MiB decoded.
-const CELLS_MAX: usize = 4 << 20;
+/// Counts and spans of all rows of a chunk together, and bounds of all runs: 32 MiB decoded.
+pub const CELLS_MAX: usize = 4 << 20;
 /// Columns that every histogram has: hint, count, sum, count of the zero bucket.
 const FIXED_COLUMNS: usize = 4;
 
-const _: () = assert!(FIXED_COLUMNS + 4 * ITEMS_MAX <= CELLS_MAX, "a chunk has room for any row");
+const _: () = assert!(FIXED_COLUMNS + 5 * ITEMS_MAX <= CELLS_MAX, "a chunk has room for any row");
 
 const TAG_RUNS: u8 = 0;
 
@@ -45,12 +45,18 @@ pub fn check_size(own: &Histogram) -> bool {
 /// How many of the rows fit in one chunk; at least one if there is any.
 pub fn rows_that_fit(rows: &[Arc<Histogram>]) -> usize {
     let mut left = CELLS_MAX;
-    let fits = |own: &&Arc<Histogram>| {
-        let fits = cells(own) <= left;
-        left = left.saturating_sub(cells(own));
-        fits
-    };
-    rows.iter().take(CHUNK_ROWS_MAX).take_while(fits).count().max(1).min(rows.len())
+    for (at, own) in rows.iter().enumerate() {
+        // Bounds are written once for each run of rows that have the same.
+        let last = at.checked_sub(1).map(|last| &rows[last]);
+        let bounds = own.custom_bounds.len();
+        let are_new = 0 < bounds && !last.is_some_and(|last| same_layout(last, own));
+        let cells = cells(own) + if are_new { bounds } else { 0 };
+        if at == CHUNK_ROWS_MAX || (left < cells && 0 < at) {
+            return at;
+        }
+        left = left.saturating_sub(cells);
+    }
+    rows.len()
 }
 
 /// Whether two rows share all that is not a count.
@@ -167,7 +173,10 @@ fn decode_run(
         return Err(input.error("run outside of the rows"));
     }
     let layout = take_layout(input)?;
-    match cells(&layout).checked_mul(count).filter(|cells| *cells <= *cells_left) {
+    let all_cells = cells(&layout)
+        .checked_mul(count)
+        .and_then(|cells| cells.checked_add(layout.custom_bounds.len()));
+    match all_cells.filter(|cells| *cells <= *cells_left) {
         Some(cells) => *cells_left -= cells,
         None => return Err(input.error("histograms are too large")),
     }
@@ -436,6 +445,21 @@ mod tests {
         assert!((1..wide.len()).contains(&fits), "{fits}");
         assert_eq!(rows_that_fit(&wide[..3]), 3);
         assert_eq!(rows_that_fit(&[]), 0);
+        // The same bounds count once, others each time.
+        let with_bounds = |first: u32| {
+            let bounds = (0..50_000).map(|own| f64::from(first + own)).collect();
+            Arc::new(Histogram { schema: -53, custom_bounds: bounds, ..Histogram::default() })
+        };
+        let same = vec![with_bounds(0); 200];
+        assert_eq!(rows_that_fit(&same), 200);
+        let other: Vec<_> = (0..200).map(with_bounds).collect();
+        let fits = rows_that_fit(&other);
+        assert!((80..84).contains(&fits), "{fits}");
+        let (mut bytes, mut found) = (Vec::new(), Vec::new());
+        encode_histograms(&other[..fits], Density::Fast, &mut bytes);
+        assert!(bytes.len() <= CELLS_MAX * 9);
+        decode_histograms(&bytes, fits, &mut found).unwrap();
+        assert!(other[..fits].iter().zip(&found).all(|(a, b)| same_bits(a, b)));
         // One row of few bytes that claims many.
         let mut bytes = vec![TAG_RUNS];
         varint::put(400_000, &mut bytes);

@@ -22,7 +22,8 @@ const ZERO_COUNT_MIN: usize = 4;
 const ZERO_COUNT_MAX: usize = 32;
 /// Data that lies in more windows goes to a higher level at once.
 const WINDOWS_MAX: i64 = 64;
-/// A merge of finished windows is not begun with more chunks: their tables are held in memory.
+/// Chunks of what is written, whose tables are held in memory: a window in which there would be more
+/// is written in parts.
 const CHUNKS_MAX: u64 = 4 << 20;
 /// A window is finished when samples are newer than its end by this much.
 const SETTLE_MS: i64 = HOUR_MS;
@@ -88,6 +89,9 @@ impl Room {
     }
 }
 
+/// Says how many series some of the pieces have together, nearly.
+pub type SeriesCount<'a> = &'a dyn Fn(&[usize]) -> u64;
+
 /// Widths of windows under a retention; `i64::MAX`: for ever.
 pub fn widths(retention_ms: i64) -> Widths {
     let part_ms = retention_ms / RETENTION_PARTS;
@@ -98,18 +102,19 @@ pub fn widths(retention_ms: i64) -> Widths {
 }
 
 /// The next merge. `pieces` are in order of acceptance; `newest_ms` is the newest sample of all.
-/// What finds no room is passed over.
+/// What finds no room is passed over; `series_count` is asked only where there are very many chunks.
 pub fn next(
     pieces: &[Piece],
     widths: Widths,
     newest_ms: i64,
     urgency: Urgency,
     room: Room,
+    series_count: SeriesCount<'_>,
 ) -> Option<Plan> {
     level_zero(pieces, widths, urgency)
         .filter(|plan| room.fits(pieces, plan))
-        .or_else(|| finished(pieces, 1, widths, newest_ms, urgency, room))
-        .or_else(|| finished(pieces, 2, widths, newest_ms, urgency, room))
+        .or_else(|| finished(pieces, 1, widths, newest_ms, urgency, room, series_count))
+        .or_else(|| finished(pieces, 2, widths, newest_ms, urgency, room, series_count))
 }
 
 /// The windows of the lowest level that a range touches, at which sealed log files are cut; `None`:
@@ -188,6 +193,7 @@ fn finished(
     newest_ms: i64,
     urgency: Urgency,
     room: Room,
+    series_count: SeriesCount<'_>,
 ) -> Option<Plan> {
     let width_ms = widths[usize::from(level)];
     if width_ms == widths[usize::from(level) - 1] {
@@ -202,7 +208,6 @@ fn finished(
         let beside = |piece: &&Piece| piece.level == target && piece.range.overlaps(window);
         let beside_bytes: u64 = pieces.iter().filter(beside).map(|piece| piece.bytes).sum();
         let bytes: u64 = group.iter().map(|at| pieces[*at].bytes).sum();
-        let chunk_count: u64 = group.iter().map(|at| pieces[*at].chunk_count).sum();
         let is_over = window.max_ms.saturating_add(SETTLE_MS) < newest_ms;
         let pays = beside_bytes == 0
             || group.len() >= ZERO_COUNT_MIN
@@ -212,10 +217,24 @@ fn finished(
             Urgency::Now => level == 1 || is_over,
         };
         let is_short = bytes.saturating_add(beside_bytes) <= room.segment_bytes_max;
-        if due && is_short && chunk_count <= CHUNKS_MAX {
-            let mut windows = vec![window];
+        if due && is_short {
+            let is_beside = |own: &Piece| own.level == target && own.range.overlaps(window);
+            let all: Vec<usize> = (0..pieces.len())
+                .filter(|at| group.contains(at) || is_beside(&pieces[*at]))
+                .collect();
+            let mut windows = parts_of(window, part_count(pieces, &all, series_count));
+            windows.retain(|own| group.iter().any(|at| pieces[*at].range.overlaps(*own)));
             for at in &group {
-                add_windows(&mut windows, pieces[*at].range, width_ms);
+                // What of it lies in other windows.
+                let own = pieces[*at].range;
+                if own.min_ms < window.min_ms {
+                    let max_ms = window.min_ms - 1;
+                    add_windows(&mut windows, TimeRange { max_ms, ..own }, width_ms);
+                }
+                if window.max_ms < own.max_ms {
+                    let min_ms = window.max_ms + 1;
+                    add_windows(&mut windows, TimeRange { min_ms, ..own }, width_ms);
+                }
             }
             let plan = complete(pieces, group, target, windows, width_ms);
             if room.fits(pieces, &plan) {
@@ -224,6 +243,24 @@ fn finished(
         }
     }
     None
+}
+
+/// Into how many parts a window is divided so that each has not too many chunks: a power of two, so
+/// that parts of later times fit.
+fn part_count(pieces: &[Piece], inputs: &[usize], series_count: SeriesCount<'_>) -> i64 {
+    let chunk_count: u64 = inputs.iter().map(|at| pieces[*at].chunk_count).sum();
+    let most = if chunk_count <= CHUNKS_MAX { chunk_count } else { series_count(inputs) };
+    let parts = most.div_ceil(CHUNKS_MAX).clamp(1, WINDOWS_MAX as u64);
+    parts.next_power_of_two() as i64
+}
+
+fn parts_of(window: TimeRange, count: i64) -> Vec<TimeRange> {
+    let width_ms = window.max_ms.saturating_sub(window.min_ms) / count + 1;
+    let part = |index: i64| {
+        let min_ms = window.min_ms.saturating_add(width_ms * index);
+        TimeRange { min_ms, max_ms: min_ms.saturating_add(width_ms - 1).min(window.max_ms) }
+    };
+    (0..count).map(part).filter(|part| part.min_ms <= part.max_ms).collect()
 }
 
 /// Adds the windows that a range touches.
@@ -300,7 +337,10 @@ mod tests {
 
     fn check(pieces: &[Piece], newest_h: f64, urgency: Urgency, expected: &str) {
         let newest_ms = (newest_h * HOUR_MS as f64) as i64;
-        assert_eq!(show(next(pieces, widths(FOREVER), newest_ms, urgency, Room::ANY)), expected);
+        assert_eq!(
+            show(next(pieces, widths(FOREVER), newest_ms, urgency, Room::ANY, &|_| 1)),
+            expected
+        );
     }
 
     #[test]
@@ -315,7 +355,8 @@ mod tests {
         pieces.extend((0..4).map(|_| at(0, 30, 50)));
         let planned = |pieces: &[Piece], free_bytes, retention_bytes| {
             let room = Room::new(free_bytes, retention_bytes);
-            let plan = next(pieces, widths(FOREVER), 70 * HOUR_MS, Urgency::Background, room);
+            let plan =
+                next(pieces, widths(FOREVER), 70 * HOUR_MS, Urgency::Background, room, &|_| 1);
             plan.map_or(0, |plan| plan.inputs.iter().map(|at| pieces[*at].bytes).sum::<u64>())
         };
         for (count, free_bytes, retention_bytes, expected) in [
@@ -408,9 +449,40 @@ mod tests {
         let pieces = [piece(2, 20.0, 50.0, 10), piece(1, 30.0, 31.0, 5), piece(0, 24.5, 25.0, 1)];
         check(&pieces, 51.0, Urgency::Now, "2: [0, 1, 2] -> 20..50");
         let wide = [piece(0, -900_000.0, 900_000.0, 1), piece(0, 0.0, 1.0, 1)];
-        let plan = next(&wide, widths(FOREVER), 0, Urgency::Now, Room::ANY).unwrap();
+        let next = |wide: &[Piece]| next(wide, widths(FOREVER), 0, Urgency::Now, Room::ANY, &|_| 1);
+        let plan = next(&wide).unwrap();
         assert_eq!((plan.level, plan.inputs, plan.windows), (0, vec![0, 1], vec![TimeRange::ALL]));
-        assert_eq!(next(&wide[..1], widths(FOREVER), 0, Urgency::Now, Room::ANY), None);
+        assert_eq!(next(&wide[..1]), None);
+    }
+
+    #[test]
+    fn windows_of_very_many_series_are_merged_in_parts() {
+        let two_hours = |at: u32| {
+            let own = piece(1, f64::from(2 * at), f64::from(2 * at) + 1.9, 100);
+            Piece { chunk_count: 1_000_000, ..own }
+        };
+        let pieces: Vec<_> = (0..12).map(two_hours).collect();
+        let shown = |pieces: &[Piece], series: u64| {
+            let newest_ms = 26 * HOUR_MS;
+            show(next(pieces, widths(FOREVER), newest_ms, Urgency::Background, Room::ANY, &|_| {
+                series
+            }))
+        };
+        let all = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]";
+        assert_eq!(shown(&pieces, 1_000_000), format!("2: {all} -> 0..24"));
+        let in_parts = format!("2: {all} -> 0..6 6..12 12..18 18..24");
+        assert_eq!(shown(&pieces, 12_000_000), in_parts);
+        // Late data finds the part that it belongs to.
+        let part = |at: u32| {
+            let own = piece(2, f64::from(6 * at), f64::from(6 * at) + 5.9, 400);
+            Piece { chunk_count: 3_000_000, ..own }
+        };
+        let mut parts: Vec<_> = (0..4).map(part).collect();
+        parts.push(piece(1, 7.0, 8.0, 300));
+        assert_eq!(shown(&parts, 12_000_000), "2: [1, 4] -> 6..12");
+        // Halves of before stay together.
+        parts[..2].copy_from_slice(&[piece(2, 0.0, 11.9, 800), piece(2, 12.0, 12.1, 1)]);
+        assert_eq!(shown(&parts, 12_000_000), "2: [0, 4] -> 0..12");
     }
 
     proptest! {
@@ -418,14 +490,19 @@ mod tests {
         /// Merging by levels comes to an end, keeps every piece in some window, and never lets
         /// segments of one level overlap.
         #[test]
-        fn levels_stay_in_order(zeros in prop::collection::vec((0_i64..400, 0_i64..40, 1_u64..100), 1..40)) {
+        fn levels_stay_in_order(
+            zeros in prop::collection::vec((0_i64..400, 0_i64..40, 1_u64..100), 1..40),
+            chunk_count in 1_u64..8 << 20,
+        ) {
             let widths = widths(FOREVER);
             let mut pieces: Vec<Piece> = Vec::new();
             for (start, length, bytes) in zeros {
-                pieces.push(piece(0, start as f64, (start + length) as f64, bytes));
+                let new = piece(0, start as f64, (start + length) as f64, bytes);
+                pieces.push(Piece { chunk_count, ..new });
                 let mut rounds = 0;
-                let background = Urgency::Background;
-                while let Some(plan) = next(&pieces, widths, 400 * HOUR_MS, background, Room::ANY) {
+                let urgency = Urgency::Background;
+                let series = &|inputs: &[usize]| chunk_count * inputs.len() as u64;
+                while let Some(plan) = next(&pieces, widths, 400 * HOUR_MS, urgency, Room::ANY, series) {
                     rounds += 1;
                     prop_assert!(rounds < 100);
                     let mut written = Vec::new();
@@ -436,7 +513,7 @@ mod tests {
                             (min_ms <= max_ms).then_some(TimeRange { min_ms, max_ms })
                         });
                         let Some(range) = cut.reduce(union) else { continue };
-                        written.push(Piece { level: plan.level, range, bytes: 50, chunk_count: 1 });
+                        written.push(Piece { level: plan.level, range, bytes: 50, chunk_count });
                     }
                     for at in &plan.inputs {
                         let range = pieces[*at].range;

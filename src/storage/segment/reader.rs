@@ -16,7 +16,7 @@ use super::format::{
 };
 use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
-use crate::encoding::column::histogram::decode_histograms;
+use crate::encoding::column::histogram::{CELLS_MAX, decode_histograms};
 use crate::encoding::column::{
     ColumnError, decode_starts, decode_timestamps, decode_values, decode_values_into,
 };
@@ -102,6 +102,16 @@ impl ChunkRef {
     /// Length of its values; some chunks share theirs.
     pub fn bytes(&self) -> u64 {
         self.length
+    }
+
+    /// Counts and spans that its histograms have at most, each of them counted as a few more; `None`
+    /// for floats.
+    pub fn histogram_cells_max(&self) -> Option<u64> {
+        const OWN_CELLS: u64 = 32;
+        let rows = u64::from(self.count);
+        // A column takes at least two bytes, however many rows it has.
+        let cells = rows.saturating_mul(self.length / 2).min(CELLS_MAX as u64);
+        (self.kind == ChunkKind::Histograms).then_some(cells + rows * OWN_CELLS)
     }
 
     /// Bytes of the bitmap of rows before the values.
@@ -381,6 +391,11 @@ impl Segment {
             }
         }
         Ok(found)
+    }
+
+    /// Whether any chunk has native histograms.
+    pub fn has_histograms(&self) -> bool {
+        0 < self.count(Section::HistogramChunks)
     }
 
     /// A whole timestamp column, strictly ascending.

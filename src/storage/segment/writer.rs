@@ -1,9 +1,10 @@
 //! Writes a segment from front to back.
 //!
-//! Columns go to the file as they come; what is kept until the end is a few dozen bytes per chunk,
-//! the timestamp columns and the labels of the series. Readers profit when chunks of one metric
+//! Columns go to the file as they come; what is kept until the end is a few dozen bytes per chunk
+//! and per timestamp column, and the labels of the series. Readers profit when chunks of one metric
 //! are written side by side.
 
+use std::hash::BuildHasher as _;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::encoding::column::{
 };
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
+use crate::storage::fingerprint::HashKey;
 use crate::storage::select::{Column, Run};
 
 mod sections;
@@ -55,7 +57,11 @@ pub struct SegmentWriter {
     pages: Pages,
     density: Density,
     timestamps: Vec<TimestampsMeta>,
-    timestamps_ids: HashMap<Arc<[i64]>, u32>,
+    /// By a keyed hash, so that nobody can choose timestamps for which another column is taken.
+    timestamps_ids: HashMap<u128, u32>,
+    timestamps_key: HashKey,
+    /// The column that was begun last, and its number.
+    column: (Vec<i64>, u32),
     series: Vec<(u128, Labels)>,
     series_ids: HashMap<u128, u32>,
     chunks: Vec<ChunkMeta>,
@@ -67,9 +73,11 @@ pub struct SegmentWriter {
 }
 
 struct TimestampsMeta {
-    timestamps_ms: Arc<[i64]>,
+    first_ms: i64,
+    last_ms: i64,
     offset: u64,
     length: u32,
+    count: u32,
 }
 
 struct ChunkMeta {
@@ -103,11 +111,14 @@ impl SegmentWriter {
         pages.push(&HEADER_MAGIC)?;
         pages.push(&VERSION.to_le_bytes())?;
         pages.push(&[0; 4])?;
+        let random = foldhash::fast::RandomState::default();
         Ok(Self {
             pages,
             density,
             timestamps: Vec::new(),
             timestamps_ids: HashMap::default(),
+            timestamps_key: HashKey(random.hash_one(0_u64), random.hash_one(1_u64)),
+            column: (Vec::new(), 0),
             series: Vec::new(),
             series_ids: HashMap::default(),
             chunks: Vec::new(),
@@ -120,25 +131,36 @@ impl SegmentWriter {
     }
 
     /// Adds a timestamp column: strictly ascending, not empty, at most [`CHUNK_ROWS_MAX`] rows.
-    /// The same column again gives the same id. Chunks may refer to it until the end.
+    /// The same column again gives the same id. Chunks with all rows may refer to it until the end,
+    /// others until the next one is begun.
     pub fn begin_timestamps(&mut self, timestamps_ms: &[i64]) -> io::Result<TimestampsId> {
         assert!(!timestamps_ms.is_empty() && timestamps_ms.len() <= CHUNK_ROWS_MAX);
         assert!(timestamps_ms.is_sorted_by(|a, b| a < b), "timestamps ascend");
-        if let Some(id) = self.timestamps_ids.get(timestamps_ms) {
+        let (column, id) = &mut self.column;
+        if *column == timestamps_ms {
+            return Ok(TimestampsId(*id));
+        }
+        column.clear();
+        column.extend_from_slice(timestamps_ms);
+        self.scratch.clear();
+        self.scratch.extend(timestamps_ms.iter().flat_map(|ms| ms.to_le_bytes()));
+        let hash = self.timestamps_key.fingerprint(&self.scratch);
+        let next = self.timestamps.len() as u32;
+        *id = *self.timestamps_ids.entry(hash).or_insert(next);
+        if *id != next {
             return Ok(TimestampsId(*id));
         }
         self.scratch.clear();
         encode_timestamps(timestamps_ms, &mut self.scratch);
-        let id = self.timestamps.len() as u32;
-        let timestamps_ms: Arc<[i64]> = timestamps_ms.into();
         self.timestamps.push(TimestampsMeta {
-            timestamps_ms: timestamps_ms.clone(),
+            first_ms: timestamps_ms[0],
+            last_ms: timestamps_ms[timestamps_ms.len() - 1],
             offset: self.pages.position() - HEADER_BYTES as u64,
-            length: self.scratch.len() as u32,
+            length: length_of(&self.scratch)?,
+            count: timestamps_ms.len() as u32,
         });
-        self.timestamps_ids.insert(timestamps_ms, id);
         self.pages.push(&self.scratch)?;
-        Ok(TimestampsId(id))
+        Ok(TimestampsId(next))
     }
 
     /// Adds samples of one series. There is one value for each row that has one. Of two chunks of
@@ -182,12 +204,12 @@ impl SegmentWriter {
             return Ok(());
         }
         let Some(last) = self.chunks.last() else { return Ok(()) };
-        let rows = self.timestamps[last.timestamps as usize].timestamps_ms.len();
+        let rows = self.timestamps[last.timestamps as usize].count as usize;
         let count = last.part.as_ref().map_or(rows, |part| part.count as usize);
         assert_eq!(starts_ms.len(), count, "a start for each sample");
         self.scratch.clear();
         encode_starts(starts_ms, &mut self.scratch);
-        let (starts_length, starts_offset) = (self.scratch.len() as u32, self.place()?);
+        let (starts_length, starts_offset) = (length_of(&self.scratch)?, self.place()?);
         if let Some(last) = self.chunks.last_mut() {
             (last.starts_length, last.starts_offset) = (starts_length, starts_offset);
         }
@@ -232,7 +254,7 @@ impl SegmentWriter {
         timestamps: TimestampsId,
         rows: Rows<'_>,
     ) -> Option<(Option<Box<Part>>, usize)> {
-        let column = &*self.timestamps[timestamps.0 as usize].timestamps_ms;
+        let whole = &self.timestamps[timestamps.0 as usize];
         self.scratch.clear();
         let part = match rows {
             Rows::All => None,
@@ -240,12 +262,13 @@ impl SegmentWriter {
                 if mask.iter().all(|word| *word == 0) {
                     return None;
                 }
-                part_of(mask, column, &mut self.scratch)
+                assert_eq!(self.column.1, timestamps.0, "the column that was begun last");
+                part_of(mask, &self.column.0, &mut self.scratch)
             }
         };
         let (first_ms, last_ms, count) = match &part {
             Some(part) => (part.first_ms, part.last_ms, part.count as usize),
-            None => (column[0], column[column.len() - 1], column.len()),
+            None => (whole.first_ms, whole.last_ms, whole.count as usize),
         };
         self.min_ms = self.min_ms.min(first_ms);
         self.max_ms = self.max_ms.max(last_ms);
@@ -262,7 +285,7 @@ impl SegmentWriter {
         is_histograms: bool,
     ) -> io::Result<()> {
         let series = self.series_id(series)?;
-        let length = self.scratch.len() as u32;
+        let length = length_of(&self.scratch)?;
         let offset = self.place()?;
         let timestamps = timestamps.0;
         self.chunks.push(ChunkMeta {
@@ -305,7 +328,7 @@ impl SegmentWriter {
             offset: HEADER_BYTES as u64,
         };
         let mut sections = Sections::new(self.pages, columns_entry);
-        let base_ms = self.timestamps.iter().map(|own| own.timestamps_ms[0]).min().unwrap_or(0);
+        let base_ms = self.timestamps.iter().map(|own| own.first_ms).min().unwrap_or(0);
         let info = [
             self.min_ms as u64,
             self.max_ms as u64,
@@ -358,6 +381,12 @@ impl SegmentWriter {
         self.pages.push(&self.scratch)?;
         Ok(offset)
     }
+}
+
+/// The length of a column, which no one of ours exceeds.
+fn length_of(bytes: &[u8]) -> io::Result<u32> {
+    let too_long = |_| io::Error::new(io::ErrorKind::InvalidData, "chunk of more than 4 GiB");
+    u32::try_from(bytes.len()).map_err(too_long)
 }
 
 /// The rows of a mask that has at least one; `None` when it has all. Rows with gaps are put down

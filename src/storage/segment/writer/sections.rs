@@ -15,6 +15,10 @@ use crate::storage::segment::format::{
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 16 * PAGE_BYTES;
 
+/// Written bytes are brought to the device in steps of this size: waiting for all of a large segment
+/// at once would hold up the log's syncs.
+const SYNC_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+
 /// Bytes on their way to the file, with a checksum for each page.
 pub(super) struct Pages {
     file: Box<dyn DiskFile>,
@@ -22,12 +26,14 @@ pub(super) struct Pages {
     buffer: Vec<u8>,
     /// Bytes before the buffer.
     flushed: u64,
+    /// Bytes on the device.
+    synced: u64,
     crcs: Vec<u32>,
 }
 
 impl Pages {
     pub(super) fn new(file: Box<dyn DiskFile>) -> Self {
-        Self { file, buffer: Vec::new(), flushed: 0, crcs: Vec::new() }
+        Self { file, buffer: Vec::new(), flushed: 0, synced: 0, crcs: Vec::new() }
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -49,6 +55,10 @@ impl Pages {
         self.crcs.extend(bytes.chunks(PAGE_BYTES).map(crc32c::crc32c));
         self.flushed += len as u64;
         self.buffer.drain(..len);
+        if SYNC_BYTES <= self.flushed - self.synced {
+            self.file.sync()?;
+            self.synced = self.flushed;
+        }
         Ok(())
     }
 }
@@ -101,15 +111,11 @@ impl Sections {
     }
 
     pub(super) fn timestamps(&mut self, rows: &[TimestampsMeta], base_ms: i64) -> io::Result<()> {
-        let first = |own: &TimestampsMeta| own.timestamps_ms[0];
-        let span = |own: &TimestampsMeta| {
-            own.timestamps_ms[own.timestamps_ms.len() - 1].abs_diff(own.timestamps_ms[0])
-        };
         self.column(Section::TimestampsOffset, rows, |own| own.offset)?;
         self.column(Section::TimestampsLength, rows, |own| u64::from(own.length))?;
-        self.column(Section::TimestampsCount, rows, |own| own.timestamps_ms.len() as u64)?;
-        self.column(Section::TimestampsFirst, rows, |own| first(own).abs_diff(base_ms))?;
-        self.column(Section::TimestampsSpan, rows, span)
+        self.column(Section::TimestampsCount, rows, |own| u64::from(own.count))?;
+        self.column(Section::TimestampsFirst, rows, |own| own.first_ms.abs_diff(base_ms))?;
+        self.column(Section::TimestampsSpan, rows, |own| own.last_ms.abs_diff(own.first_ms))
     }
 
     /// Chunks in order of their series.
