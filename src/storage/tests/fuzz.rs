@@ -21,6 +21,8 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 /// registry, and an open log file.
 fn directory() -> Files {
     let machine = Machine::new(1);
+    // Late samples too are on this side of the hour at which segments are cut.
+    machine.clock.advance_ms(60_000);
     let storage = machine.open();
     for step in 0..8 {
         let now_ms = machine.clock.now_ms();
