@@ -271,19 +271,27 @@ async fn wait_until_told(
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    loop {
+    let stop = async {
         tokio::select! {
-            _ = hangup.recv() => {
-                // The log and a metric tell how it went.
-                let _ = assembly.reload(options).await;
-            }
-            Some(answer) = reloads.recv() => {
-                let result = assembly.reload(options).await;
-                let _ = answer.send(result.map_err(|err| format!("{err:#}")));
-            }
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = assembly.services.control.quit.notified() => return Ok(()),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = assembly.services.control.quit.notified() => {}
+        }
+    };
+    tokio::pin!(stop);
+    loop {
+        let answer = tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = hangup.recv() => None,
+            Some(answer) = reloads.recv() => Some(answer),
+        };
+        let result = tokio::select! {
+            () = &mut stop => return Ok(()),
+            result = assembly.reload(options) => result,
+        };
+        // After a signal, the log and a metric tell how it went.
+        if let Some(answer) = answer {
+            let _ = answer.send(result.map_err(|err| format!("{err:#}")));
         }
     }
 }

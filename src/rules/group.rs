@@ -323,13 +323,13 @@ impl Rule {
                 self.write(&samples, moment.sample_ms(), &key, ctx);
                 samples.len()
             }
-            Err(err) => {
-                self.fail(err.to_string());
+            // Nobody learns anything from a round that was ended on purpose.
+            Err(EvaluateError::Canceled(_)) => 0,
+            Err(EvaluateError::Failed(error)) => {
                 ctx.metrics.evaluation_failures.with(&[&key]).inc();
-                if let EvaluateError::Failed(error) = err {
-                    let (rule, group) = (&self.options.name, &group.name);
-                    warn!(%group, %rule, %error, "Evaluating rule failed.");
-                }
+                let (rule, group) = (&self.options.name, &group.name);
+                warn!(%group, %rule, %error, "Evaluating rule failed.");
+                self.fail(error);
                 0
             }
         };

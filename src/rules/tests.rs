@@ -434,6 +434,114 @@ fn late_rounds_are_left_out() {
     assert_eq!(rig.metric("prometheus_rule_evaluations_total"), 2.0);
 }
 
+/// Holds up the expression `slow` until it is let go or its query is canceled.
+struct Holdup {
+    engine: Arc<Engine>,
+    begun: std::sync::mpsc::SyncSender<()>,
+    let_go: std::sync::atomic::AtomicBool,
+}
+
+impl Evaluate for Holdup {
+    fn vector(
+        &self,
+        expr: &str,
+        at_ms: i64,
+        asker: Asker<'_>,
+    ) -> Result<Vec<QuerySample>, EvaluateError> {
+        if expr == "slow" {
+            self.begun.send(()).unwrap();
+            while !self.let_go.load(std::sync::atomic::Ordering::Relaxed) {
+                if asker.cancel.is_canceled() {
+                    return Err(EvaluateError::Canceled("canceled".to_owned()));
+                }
+                std::thread::yield_now();
+            }
+        }
+        self.engine.vector(expr, at_ms, asker)
+    }
+}
+
+impl Rig {
+    /// With a slow group and a fast one, whose round begins now on a thread of its own.
+    fn held_up(work: impl FnOnce(&Self, &Holdup)) -> Self {
+        let (begun, wait) = std::sync::mpsc::sync_channel(1);
+        let mut rig = Self::new();
+        let let_go = false.into();
+        let engine = Arc::new(Holdup { engine: rig.engine.clone(), begun, let_go });
+        let stores = Stores {
+            engine: engine.clone(),
+            select: rig.storage.clone(),
+            appender: rig.storage.clone(),
+            sink: rig.sent.clone(),
+        };
+        let options = Options {
+            external_labels: Labels::empty(),
+            external_url: String::new(),
+            for_outage_tolerance_ms: 0,
+            for_grace_period_ms: 0,
+            resend_delay_ms: 0,
+        };
+        rig.manager = Manager::new(stores, rig.clock.clone(), &rig.registry, options);
+        rig.feed(&[("m", 1.0), ("slow", 1.0)]).apply(&[slow_group(), fast_group()]);
+        std::thread::scope(|scope| {
+            rig.clock.advance_ms(2 * MINUTE_MS);
+            let thread = scope.spawn(|| rig.manager.evaluate_due());
+            wait.recv().unwrap();
+            work(&rig, &engine);
+            thread.join().unwrap();
+        });
+        rig
+    }
+}
+
+fn slow_group() -> GroupOptions {
+    group("slow", vec![record("s", "slow", &[])])
+}
+
+fn fast_group() -> GroupOptions {
+    group("fast", vec![record("f", "m + 1", &[])])
+}
+
+#[test]
+fn a_slow_group_keeps_no_other_waiting() {
+    let rig = Rig::held_up(|rig, engine| {
+        rig.manager.evaluate_due();
+        assert_eq!(rig.ask("f"), "{__name__=\"f\"} 2");
+        rig.manager.apply(Labels::empty(), vec![slow_group(), fast_group()]);
+        assert_eq!(rig.manager.groups().len(), 2, "nobody waits for what runs");
+        assert_eq!(rig.ask("s"), "");
+        engine.let_go.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(rig.ask("s"), "{__name__=\"s\"} 1", "the round of an unchanged group went on");
+}
+
+#[test]
+fn groups_change_while_they_are_evaluated() {
+    let rig = Rig::held_up(|rig, _| {
+        let changed = group("slow", vec![record("s", "m * 7", &[])]);
+        rig.manager.apply(Labels::empty(), vec![changed, fast_group()]);
+    });
+    rig.round(&[("m", 1.0)]);
+    assert_eq!(rig.ask("s"), "{__name__=\"s\"} 7");
+    assert_eq!(rig.health(), "f: ok \ns: ok ", "a canceled round is no failure");
+
+    let rig = Rig::held_up(|rig, _| {
+        rig.manager.apply(Labels::empty(), vec![fast_group()]);
+        assert_eq!(rig.manager.groups().len(), 1);
+        // Gone, and wanted after all.
+        rig.manager.apply(Labels::empty(), vec![slow_group(), fast_group()]);
+        rig.manager.apply(Labels::empty(), vec![fast_group()]);
+    });
+    assert_eq!(rig.manager.groups().len(), 1);
+    rig.round(&[("m", 1.0)]);
+    assert_eq!((rig.ask("s"), rig.ask("f")), (String::new(), "{__name__=\"f\"} 2".to_owned()));
+}
+
+#[test]
+fn the_end_waits_for_no_query() {
+    Rig::held_up(|rig, _| rig.manager.shutdown());
+}
+
 #[test]
 fn the_thread_starts_and_ends() {
     let rig = Rig::new();

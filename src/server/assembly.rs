@@ -406,6 +406,7 @@ impl Running {
     pub(super) async fn stop_producing(&self, assembly: &Assembly) {
         let services = &assembly.services;
         services.engine.cancel_queries();
+        services.rules.cancel();
         self.stop.send_replace(true);
         services.scrape.shutdown().await;
         let rules = services.rules.clone();
