@@ -9,6 +9,7 @@ pub mod respond;
 pub mod v1;
 pub mod workers;
 
+mod blocking;
 mod federate;
 mod health;
 mod home;

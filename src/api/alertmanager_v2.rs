@@ -191,8 +191,11 @@ async fn status(State(manager): State<Arc<Manager>>) -> Answer {
 }
 
 async fn receivers(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery) -> Answer {
-    let matchers = Query::new(query).matchers("receiver_matchers")?;
-    let all = blocking(manager, Manager::receivers).await?;
+    let wanted = move |manager: &Manager| {
+        let matchers = Query::new(query).matchers("receiver_matchers")?;
+        Ok::<_, Refusal>((matchers, manager.receivers()))
+    };
+    let (matchers, all) = blocking(manager, wanted).await??;
     let passes = |labels| crate::alerting::matchers::all_match(&matchers, labels);
     let shown: Vec<_> =
         all.iter().filter(|(_, labels)| passes(labels)).map(json::receiver).collect();
@@ -200,15 +203,15 @@ async fn receivers(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuer
 }
 
 async fn alerts(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery) -> Answer {
-    let filter = Query::new(query).alert_filter()?;
-    let views = blocking(manager, move |manager| manager.alerts(&filter)).await?;
+    let found = |manager: &Manager| Ok(manager.alerts(&Query::new(query).alert_filter()?));
+    let views = blocking(manager, found).await??;
     let shown: Vec<_> = views.iter().map(json::alert).collect();
     Ok(reply(StatusCode::OK, &shown))
 }
 
 async fn groups(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery) -> Answer {
-    let filter = Query::new(query).alert_filter()?;
-    let views = blocking(manager, move |manager| manager.groups(&filter)).await?;
+    let found = |manager: &Manager| Ok(manager.groups(&Query::new(query).alert_filter()?));
+    let views = blocking(manager, found).await??;
     let shown: Vec<_> = views.iter().map(json::group).collect();
     Ok(reply(StatusCode::OK, &shown))
 }
@@ -231,14 +234,14 @@ async fn post_alerts(
 
 async fn silences(State(manager): State<Arc<Manager>>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::new(query);
-    let matchers = query.matchers("filter")?;
     let states = [
         (SilenceState::Active, query.flag("active")?),
         (SilenceState::Pending, query.flag("pending")?),
         (SilenceState::Expired, query.flag("expired")?),
     ];
     let now_ms = manager.now_ms();
-    let found = blocking(manager, move |manager| manager.silences(&matchers)).await?;
+    let found = move |manager: &Manager| Ok(manager.silences(&query.matchers("filter")?));
+    let found = blocking(manager, found).await??;
     let shown = found.iter().filter(|silence| states.contains(&(silence.state_at(now_ms), true)));
     let shown: Vec<_> = shown.map(|silence| json::silence(silence, now_ms)).collect();
     Ok(reply(StatusCode::OK, &shown))
@@ -250,7 +253,8 @@ async fn post_silence(
     body: Bytes,
 ) -> Answer {
     check_content_type(&headers)?;
-    let wanted = json::parse_silence(&body)?;
+    let parse = move |_: &Manager| json::parse_silence(&body);
+    let wanted = blocking(Arc::clone(&manager), parse).await??;
     if wanted.starts_at_ms >= wanted.ends_at_ms {
         let text = "Failed to create silence: start time must be before end time";
         return Err(Refusal::bad_request(text));

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::blocking::answering;
 use super::params::Params;
 use super::respond::{ApiError, text};
 use super::{Services, with_external_labels};
@@ -20,21 +21,17 @@ pub(super) async fn federate(
     headers: HeaderMap,
     params: Params,
 ) -> Response {
-    let sets = match params.matchers(&services.options.parser) {
-        Ok(sets) => sets,
-        Err(err) => return text(StatusCode::BAD_REQUEST, err.text),
-    };
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let format = negotiate::negotiate(accept);
-    let workers = services.workers.clone();
-    let collected = workers.run(move || {
+    let answered = Arc::clone(&services);
+    let collected = answering(&answered, move |thread| {
+        let sets = params.matchers(thread, &services.options.parser)?;
         let samples = newest_samples(&services, &sets)?;
-        Ok::<String, ApiError>(exposition::write_federation(&samples, format))
+        Ok(exposition::write_federation(&samples, format))
     });
     match collected.await {
-        Ok(Ok(body)) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
-        Ok(Err(err)) => text(StatusCode::INTERNAL_SERVER_ERROR, err.text),
-        Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()),
+        Ok(body) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
+        Err(err) => text(err.kind.status(), err.text),
     }
 }
 

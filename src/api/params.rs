@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{Method, header};
 use percent_encoding::percent_decode_str;
 
+use super::blocking::Blocking;
 use super::respond::ApiError;
 use crate::model::duration;
 use crate::model::labels::quote;
@@ -119,12 +120,14 @@ impl Params {
     }
 
     /// The matcher sets of all `match[]`.
-    pub fn matchers(&self, options: &ParserOptions) -> Result<Vec<Vec<Matcher>>, ApiError> {
-        let parse = |text| {
-            let parsed = parser::parse_metric_selector(text, options);
-            parsed.map_err(|err| ApiError::parameter("match[]", err))
-        };
-        self.all("match[]").map(parse).collect()
+    pub fn matchers(
+        &self,
+        thread: &Blocking,
+        options: &ParserOptions,
+    ) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let parse = |text: &str| parser::parse_metric_selector(text, options);
+        let refused = |err: &dyn std::fmt::Display| ApiError::parameter("match[]", err);
+        thread.selectors(self.all("match[]"), parse, refused)
     }
 }
 

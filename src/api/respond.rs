@@ -44,7 +44,8 @@ impl ErrorType {
         }
     }
 
-    fn status(self) -> StatusCode {
+    /// The code of the answer.
+    pub fn status(self) -> StatusCode {
         match self {
             Self::BadData => StatusCode::BAD_REQUEST,
             Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,

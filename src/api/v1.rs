@@ -26,6 +26,7 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 
 use super::Services;
+use super::blocking::{answering, blocking};
 use super::respond::{ApiError, ErrorType, text};
 
 /// Routes under `/api/v1`.
@@ -79,20 +80,4 @@ async fn not_found() -> ApiError {
 
 async fn method_not_allowed() -> Response {
     text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
-}
-
-/// Runs what computes for long for a client, below everything else that the server does.
-async fn answering<T: Send + 'static>(
-    services: &Services,
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    services.workers.run(work).await?
-}
-
-/// Runs what blocks on disk off the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|_| Err(ApiError::new(ErrorType::Internal, "unexpected error: panic")))
 }

@@ -3,7 +3,8 @@
 use anyhow::anyhow;
 use clap::Subcommand;
 
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::MatchOp;
+use crate::model::matcher::written::WrittenMatcher;
 use crate::promql::ast::{Expr, ExprKind, Subquery, VectorSelector};
 use crate::promql::parser::{ParserOptions, parse};
 use crate::promql::print::pretty::pretty;
@@ -65,7 +66,7 @@ fn changed(command: PromqlCommand) -> anyhow::Result<String> {
                 "!~" => MatchOp::NotRegex,
                 other => return Err(anyhow!("invalid label match type: {other}")),
             };
-            let matcher = Matcher::new(op, &name, &value)?;
+            let matcher = WrittenMatcher::new(op, &name, &value)?;
             let mut expr = parsed(&query)?;
             for_each_selector(&mut expr, &mut |selector| {
                 let mut is_set = false;

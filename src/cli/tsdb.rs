@@ -17,7 +17,8 @@ use crate::base::rng::OsRng;
 use crate::config::yaml::Bytes;
 use crate::model::duration;
 use crate::model::labels::Labels;
-use crate::model::matcher::Matcher;
+use crate::model::matcher::written::compile_all;
+use crate::model::matcher::{CompileAllowance, Matcher};
 use crate::model::sample::TimeRange;
 use crate::promql::eval::format::general;
 use crate::promql::parser::{ParserOptions, parse_metric_selector};
@@ -132,7 +133,8 @@ pub fn run(command: TsdbCommand) -> anyhow::Result<()> {
 
 fn selector(text: &str) -> anyhow::Result<Vec<Matcher>> {
     let parsed = parse_metric_selector(text, &ParserOptions::ALL);
-    parsed.map_err(|err| anyhow::anyhow!("parse the selector {text}: {err}"))
+    let written = parsed.map_err(|err| anyhow::anyhow!("parse the selector {text}: {err}"))?;
+    compile_all(&written, &mut CompileAllowance::default()).context("compile the selector")
 }
 
 fn verify(out: &mut impl Write, path: &std::path::Path) -> anyhow::Result<()> {

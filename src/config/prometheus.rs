@@ -15,6 +15,8 @@ use super::scrape::{
 use super::yaml::{Bytes, ConfigError, LabelMap, Span, Spanned, is_default};
 use crate::discovery;
 use crate::model::labels::{Labels, quote};
+use crate::model::matcher::CompileAllowance;
+use crate::model::matcher::written::compile_all;
 use crate::model::relabel::NameValidation;
 use crate::promql::parser::{ParserOptions, parse_metric_selector};
 use crate::rules::notifier::AlertmanagerSet;
@@ -182,8 +184,13 @@ pub struct RetentionRule {
 
 impl RetentionRule {
     fn to_rule(&self) -> Result<options::RetentionRule, String> {
-        let matchers = parse_metric_selector(&self.selector, &ParserOptions::ALL)
-            .map_err(|err| format!("storage.retention match {}: {err}", quote(&self.selector)))?;
+        let refused = |err: &dyn std::fmt::Display| {
+            format!("storage.retention match {}: {err}", quote(&self.selector))
+        };
+        let written = parse_metric_selector(&self.selector, &ParserOptions::ALL)
+            .map_err(|err| refused(&err))?;
+        let matchers =
+            compile_all(&written, &mut CompileAllowance::default()).map_err(|err| refused(&err))?;
         let time = self.time.ok_or("storage.retention entry without time")?;
         let time_ms = (!time.is_zero()).then_some(time.0.as_millis() as i64);
         Ok(options::RetentionRule { matchers, time_ms })

@@ -1,4 +1,10 @@
 //! Label matchers: `=`, `!=`, `=~`, `!~`.
+//!
+//! Compiling a regular expression may take thousands of times as long as reading it, so whoever
+//! compiles what a request brought does so within a [`CompileAllowance`]; what queries are parsed
+//! to, [`written::WrittenMatcher`], is not compiled yet.
+
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,13 +50,20 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// A matcher; an error when `value` must be a regular expression and is none.
+    /// A matcher; an error when `value` must be a regular expression and is none, or takes more
+    /// than a whole [`CompileAllowance`].
     pub fn new(op: MatchOp, name: &str, value: &str) -> Result<Self, RegexError> {
-        let regex = match op {
-            MatchOp::Regex | MatchOp::NotRegex => Some(AnchoredRegex::for_matcher(value)?),
-            MatchOp::Equal | MatchOp::NotEqual => None,
-        };
-        Ok(Self { name: name.to_owned(), op, value: value.to_owned(), regex })
+        Self::within(op, name, value, &mut CompileAllowance::default())
+    }
+
+    /// The same for one of several that share an allowance.
+    pub fn within(
+        op: MatchOp,
+        name: &str,
+        value: &str,
+        allowance: &mut CompileAllowance,
+    ) -> Result<Self, RegexError> {
+        written::WrittenMatcher::new(op, name, value)?.compile(allowance)
     }
 
     /// `name="value"`
@@ -112,12 +125,46 @@ impl Eq for Matcher {}
 /// As in PromQL: `name="value"`.
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (op, value) = (self.op.as_str(), quote(&self.value));
-        if is_legacy_label_name(&self.name) {
-            write!(f, "{}{op}{value}", self.name)
-        } else {
-            write!(f, "{}{op}{value}", quote(&self.name))
+        write_matcher(f, &self.name, self.op, &self.value)
+    }
+}
+
+fn write_matcher(f: &mut fmt::Formatter<'_>, name: &str, op: MatchOp, value: &str) -> fmt::Result {
+    let (op, value) = (op.as_str(), quote(value));
+    if is_legacy_label_name(name) {
+        write!(f, "{name}{op}{value}")
+    } else {
+        write!(f, "{}{op}{value}", quote(name))
+    }
+}
+
+/// Work that compiling may still cause, in units of [`Regexp::weight`].
+#[derive(Debug)]
+pub struct CompileAllowance {
+    weight_left: usize,
+}
+
+impl CompileAllowance {
+    /// What a request may cause: some tenths of a second and some ten megabytes. Lists of texts
+    /// need no automaton and are not bounded by it.
+    pub const WEIGHT_MAX: usize = 250_000;
+    /// What reading costs, whatever comes of it.
+    const WEIGHT_MIN: usize = 10;
+
+    fn take(&mut self, weight: usize, regexp: &Regexp) -> Result<(), RegexError> {
+        match self.weight_left.checked_sub(weight) {
+            Some(left) => {
+                self.weight_left = left;
+                Ok(())
+            }
+            None => Err(regexp.too_large()),
         }
+    }
+}
+
+impl Default for CompileAllowance {
+    fn default() -> Self {
+        Self { weight_left: Self::WEIGHT_MAX }
     }
 }
 
@@ -147,28 +194,45 @@ impl AnchoredRegex {
     /// Compiles `^(?s:source)$`, and errors show it so, as where Prometheus compiles by hand
     /// (relabelling, `label_replace`).
     pub fn new(source: &str) -> Result<Self, RegexError> {
+        Self::within(source, &mut CompileAllowance::default())
+    }
+
+    /// The same for one of several that share an allowance.
+    pub fn within(source: &str, allowance: &mut CompileAllowance) -> Result<Self, RegexError> {
         let regexp = Regexp::parse(&format!("^(?s:{source})$"), Dot::Line)?;
-        Self::compile(source, &regexp, regexp.capture_count() > 0)
+        Self::compile(source, &regexp, regexp.capture_count() > 0, allowance)
     }
 
     /// The same for a matcher: errors show what was written. Often asked for ones are kept.
-    fn for_matcher(source: &str) -> Result<Self, RegexError> {
+    fn for_matcher(
+        source: &str,
+        regexp: &Regexp,
+        allowance: &mut CompileAllowance,
+    ) -> Result<Self, RegexError> {
         if let Some(kept) = CACHE.lock().get(source) {
             return Ok(kept);
         }
-        let regexp = Regexp::parse(source, Dot::All)?;
-        let regex = Self::compile(source, &regexp, false)?;
+        let regex = Self::compile(source, regexp, false, allowance)?;
         if regexp.weight() <= CACHED_WEIGHT_MAX {
             CACHE.lock().put(regex.clone());
         }
         Ok(regex)
     }
 
-    fn compile(source: &str, regexp: &Regexp, with_groups: bool) -> Result<Self, RegexError> {
+    fn compile(
+        source: &str,
+        regexp: &Regexp,
+        with_groups: bool,
+        allowance: &mut CompileAllowance,
+    ) -> Result<Self, RegexError> {
+        allowance.take(CompileAllowance::WEIGHT_MIN, regexp)?;
         let shape = regexp.shape();
         let is_whole_capture = regexp.is_whole_capture();
         let decided = matches!(shape, Shape::Literals(_) | Shape::Pieces(_));
         let needs_automaton = !decided || (with_groups && !is_whole_capture);
+        if needs_automaton {
+            allowance.take(regexp.weight(), regexp)?;
+        }
         let automaton = needs_automaton.then(|| regexp.compile_anchored()).transpose()?;
         let compiled = Arc::new(CompiledRegex { shape, automaton, is_whole_capture });
         Ok(Self { source: Arc::from(source), compiled })

@@ -77,6 +77,16 @@ impl Regexp {
         self.root.weight()
     }
 
+    /// Whether the empty text matches.
+    pub fn matches_empty(&self) -> bool {
+        self.root.matches_empty()
+    }
+
+    /// That the expression takes too much, in Go's words.
+    pub fn too_large(&self) -> RegexError {
+        RegexError::new("expression too large", &self.source)
+    }
+
     /// Compiles, to match anywhere.
     ///
     /// # Errors

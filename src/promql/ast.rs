@@ -1,6 +1,6 @@
 //! The syntax tree of a query. Positions are byte offsets into the query text.
 
-use crate::model::matcher::Matcher;
+use crate::model::matcher::written::WrittenMatcher;
 
 /// Half-open span of bytes in the query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub struct VectorSelector {
     /// in the braces became a matcher.
     pub name: String,
     /// All matchers as written; that of `name` comes last.
-    pub matchers: Vec<Matcher>,
+    pub matchers: Vec<WrittenMatcher>,
     /// Time modifiers.
     pub time: TimeModifiers,
     /// `anchored`, `smoothed`.

@@ -28,6 +28,7 @@ use foldhash::HashMap;
 
 use crate::base::clock::Clock;
 use crate::model::labels::Labels;
+use crate::model::matcher::CompileAllowance;
 use crate::storage::select::Select;
 
 use super::ast::{Expr, ValueType};
@@ -160,6 +161,8 @@ pub(super) struct Evaluator<'e> {
     samples: SampleCounts,
     /// Samples by step, where they are counted.
     per_step: Option<PerStep>,
+    /// For the regular expressions of functions.
+    allowance: CompileAllowance,
     /// In a fork: what of the chain it evaluates.
     part: Option<Part<'e>>,
     /// Values of operands that will be asked for again.
@@ -185,8 +188,17 @@ struct SharedVector {
 impl<'e> Evaluator<'e> {
     pub(super) fn new(env: Environment<'e>) -> Self {
         let (notes, samples) = (Annotations::default(), SampleCounts::default());
-        let (shared, uses) = (HashMap::default(), &[]);
-        Self { env, notes, samples, per_step: None, part: None, shared, uses, span: None }
+        Self {
+            env,
+            notes,
+            samples,
+            per_step: None,
+            allowance: CompileAllowance::default(),
+            part: None,
+            shared: HashMap::default(),
+            uses: &[],
+            span: None,
+        }
     }
 
     /// Annotations so far, and what was held and read.

@@ -20,7 +20,7 @@ use super::lexer::Lexer;
 use super::lexer::token::{Token, TokenKind};
 use super::types;
 use crate::model::labels::Labels;
-use crate::model::matcher::Matcher;
+use crate::model::matcher::written::WrittenMatcher;
 
 /// Levels of a syntax tree, chains like `a + b + c` included, for each term adds a level. Parser,
 /// type check, printer, evaluator and drop recurse this deep on threads with 2 MiB of stack.
@@ -125,7 +125,21 @@ pub fn parse(query: &str, options: &ParserOptions) -> Result<Expr, ParseErrors> 
 pub fn parse_metric_selector(
     text: &str,
     options: &ParserOptions,
-) -> Result<Vec<Matcher>, ParseErrors> {
+) -> Result<Vec<WrittenMatcher>, ParseErrors> {
+    let matchers = parse_any_selector(text, options)?;
+    if matchers.iter().all(WrittenMatcher::matches_empty) {
+        let message = "match[] must contain at least one non-empty matcher".to_owned();
+        let error = ParseError { span: Span { start: 0, end: text.len() }, message };
+        return Err(ParseErrors { query: text.to_owned(), errors: vec![error], bare: true });
+    }
+    Ok(matchers)
+}
+
+/// The same for selectors that may select everything.
+pub fn parse_any_selector(
+    text: &str,
+    options: &ParserOptions,
+) -> Result<Vec<WrittenMatcher>, ParseErrors> {
     let mut parser = Parser::new(text, *options);
     let parsed = parser.whole_selector();
     if !parser.errors.is_empty() {
@@ -136,11 +150,6 @@ pub fn parse_metric_selector(
     else {
         unreachable!("no error, thus a selector");
     };
-    if selector.matchers.iter().all(Matcher::matches_empty) {
-        let message = "match[] must contain at least one non-empty matcher".to_owned();
-        let error = ParseError { span: Span { start: 0, end: text.len() }, message };
-        return Err(ParseErrors { query: text.to_owned(), errors: vec![error], bare: true });
-    }
     Ok(selector.matchers)
 }
 

@@ -12,7 +12,8 @@ use super::ast::{
 };
 use crate::model::float::{format_exponent, format_plain};
 use crate::model::labels::{METRIC_NAME, is_legacy_label_name, quote};
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::MatchOp;
+use crate::model::matcher::written::WrittenMatcher;
 use crate::model::{self};
 
 impl Display for Expr {
@@ -95,7 +96,7 @@ fn write_seconds(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
 }
 
 fn write_metric(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result {
-    let names = |matcher: &Matcher| {
+    let names = |matcher: &WrittenMatcher| {
         matcher.name() == METRIC_NAME
             && matcher.op() == MatchOp::Equal
             && matcher.value() == selector.name

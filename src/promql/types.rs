@@ -9,7 +9,7 @@ use super::ast::{
 use super::functions::Function;
 use super::parser::ParseError;
 use crate::model::labels::{METRIC_NAME, quote};
-use crate::model::matcher::Matcher;
+use crate::model::matcher::written::WrittenMatcher;
 
 impl Expr {
     /// What the expression evaluates to.
@@ -133,7 +133,7 @@ impl Check<'_> {
     }
 
     fn non_empty_matcher(&mut self, selector: &VectorSelector, span: Span) {
-        let all = || selector.matchers.iter().all(Matcher::matches_empty);
+        let all = || selector.matchers.iter().all(WrittenMatcher::matches_empty);
         if selector.name.is_empty() && all() {
             self.error(span, "vector selector must contain at least one non-empty matcher");
         }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use narthex::model::histogram::{Histogram, ResetHint};
 use narthex::model::labels::Labels;
+use narthex::model::matcher::CompileAllowance;
+use narthex::model::matcher::written::WrittenMatcher;
 use narthex::model::sample::is_stale_nan;
 use narthex::promql::ast::{
     Aggregate, AggregateOp, AtModifier, DurationExpr, DurationKind, Expr, ExprKind, TimeModifiers,
@@ -178,7 +180,10 @@ impl Reference<'_> {
     fn matching(&self, selector: &VectorSelector) -> impl Iterator<Item = &(Labels, Samples)> {
         self.series.iter().filter(|(labels, _)| {
             let value = |name| labels.get(name).unwrap_or("");
-            selector.matchers.iter().all(|matcher| matcher.matches(value(matcher.name())))
+            let compile = |matcher: &WrittenMatcher| {
+                matcher.compile(&mut CompileAllowance::default()).expect("small expressions")
+            };
+            selector.matchers.iter().all(|own| compile(own).matches(value(own.name())))
         })
     }
 

@@ -26,10 +26,11 @@ async fn change(
     services: Arc<Services>,
     work: impl FnOnce(&Storage) -> Result<(), SealError> + Send + 'static,
 ) -> Result<StatusCode, ApiError> {
-    blocking(move || {
-        work(&services.store).map_err(|err| ApiError::new(ErrorType::Internal, err.to_string()))
-    })
-    .await?;
+    blocking(move |_| changed(work(&services.store))).await
+}
+
+fn changed(done: Result<(), SealError>) -> Result<StatusCode, ApiError> {
+    done.map_err(|err| ApiError::new(ErrorType::Internal, err.to_string()))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -48,8 +49,11 @@ pub(super) async fn delete_series(
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
     let range = params.range()?;
-    let sets = params.matchers(&services.options.parser)?;
-    change(services, move |store| store.delete_series(&sets, range)).await
+    blocking(move |thread| {
+        let sets = params.matchers(thread, &services.options.parser)?;
+        changed(services.store.delete_series(&sets, range))
+    })
+    .await
 }
 
 pub(super) async fn clean_tombstones(
@@ -65,7 +69,7 @@ pub(super) async fn snapshot(State(services): State<Arc<Services>>, params: Para
         "" => false,
         text => parse_bool(text).map_err(|reason| ApiError::parameter("skip_head", reason))?,
     };
-    blocking(move || {
+    blocking(move |_| {
         let name = services
             .store
             .snapshot(!skip_head)

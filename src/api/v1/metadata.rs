@@ -24,11 +24,11 @@ fn limited<T>(list: &mut Vec<T>, limit: usize) -> Vec<String> {
 
 pub(super) async fn series(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     let (range, limit) = (params.range()?, params.limit()?);
-    let sets = params.matchers(&services.options.parser)?;
-    if sets.is_empty() {
+    if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
-    answering(&Arc::clone(&services), move || {
+    answering(&Arc::clone(&services), move |thread| {
+        let sets = params.matchers(thread, &services.options.parser)?;
         // One more than asked for tells whether anything was cut.
         let series_count_max = if limit == 0 { 0 } else { limit + 1 };
         let hints = SelectHints { series_count_max, labels_only: true };
@@ -60,8 +60,8 @@ pub(super) async fn label_names(
     params: Params,
 ) -> ApiResult {
     let (range, limit) = (params.range()?, params.limit()?);
-    let sets = params.matchers(&services.options.parser)?;
-    answering(&Arc::clone(&services), move || {
+    answering(&Arc::clone(&services), move |thread| {
+        let sets = params.matchers(thread, &services.options.parser)?;
         let mut names = services.store.label_names(&sets, range)?;
         let warnings = limited(&mut names, limit);
         Ok(Success::of(&names).with_annotations(warnings, Vec::new()))
@@ -79,8 +79,8 @@ pub(super) async fn label_values(
         return Err(ApiError::bad_data(format!("invalid label name: {}", quote(&name))));
     }
     let (range, limit) = (params.range()?, params.limit()?);
-    let sets = params.matchers(&services.options.parser)?;
-    answering(&Arc::clone(&services), move || {
+    answering(&Arc::clone(&services), move |thread| {
+        let sets = params.matchers(thread, &services.options.parser)?;
         let mut values = services.store.label_values(&name, &sets, range)?;
         let warnings = limited(&mut values, limit);
         Ok(Success::of(&values).with_annotations(warnings, Vec::new()))

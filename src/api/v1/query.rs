@@ -13,9 +13,9 @@ use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{Peer, Services};
 use super::{answering, json, tree};
 use crate::model::labels::quote;
+use crate::model::matcher::written::WrittenMatcher;
 use crate::promql::ast::ExprKind;
 use crate::promql::engine::{CancelFlag, Origin, Query, QueryOutput, Value};
-use crate::promql::parser;
 use crate::promql::print::pretty::pretty;
 
 /// What a query is told whose time is over before it begins.
@@ -87,10 +87,19 @@ impl Request {
         })
     }
 
-    fn explain(&self, services: &Services, start_ms: i64, end_ms: i64, step_ms: i64) -> ApiResult {
-        let query = Query::new(&self.text);
-        let lines = services.engine.explain(&query, start_ms, end_ms, step_ms)?;
-        Ok(Success::of(&json!({ "plan": lines })))
+    async fn explain(
+        self,
+        services: Arc<Services>,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> ApiResult {
+        answering(&Arc::clone(&services), move |_| {
+            let query = Query::new(&self.text);
+            let lines = services.engine.explain(&query, start_ms, end_ms, step_ms)?;
+            Ok(Success::of(&json!({ "plan": lines })))
+        })
+        .await
     }
 
     /// Runs on a blocking thread; ends when the handler is dropped.
@@ -102,12 +111,11 @@ impl Request {
         let cancel = CancelFlag::new();
         let _guard = CancelOnDrop(cancel.clone());
         let path = format!("{}/api/v1{}", services.options.route_prefix, self.client.path);
-        answering(&Arc::clone(&services), move || {
+        answering(&Arc::clone(&services), move |thread| {
             let (text, timeout) = (self.text.as_str(), self.timeout);
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
                 // Nothing can be evaluated in no time, but wrong syntax is told all the same.
-                parser::parse(text, &services.options.parser)
-                    .map_err(|err| ApiError::parameter("query", err))?;
+                thread.parse(text, &services.options.parser)?;
                 return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
             }
             let origin = Origin::Http {
@@ -173,7 +181,7 @@ pub(super) async fn instant(
     let at_ms = params.time_ms("time", services.clock.now_ms())?;
     let request = Request::read(&params, client, limit)?;
     if request.explain {
-        return request.explain(&services, at_ms, at_ms, 0);
+        return request.explain(services, at_ms, at_ms, 0).await;
     }
     request.run(services, move |services, query| Ok(services.engine.instant(query, at_ms)?)).await
 }
@@ -204,7 +212,7 @@ pub(super) async fn range(
     }
     let request = Request::read(&params, client, limit)?;
     if request.explain {
-        return request.explain(&services, start_ms, end_ms, step_ms);
+        return request.explain(services, start_ms, end_ms, step_ms).await;
     }
     let evaluate = move |services: &Services, query: &Query<'_>| {
         Ok(services.engine.range(query, start_ms, end_ms, step_ms)?)
@@ -215,28 +223,32 @@ pub(super) async fn range(
 /// Exemplars of the series that the query's selectors ask for.
 pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     let range = params.range()?;
-    let expr = parser::parse(params.get("query"), &services.options.parser)
-        .map_err(|err| ApiError::parameter("query", err))?;
-    let mut sets = Vec::new();
-    expr.walk(&mut |own| {
-        if let ExprKind::VectorSelector(selector) = &own.kind {
-            sets.push(selector.matchers.clone());
-        }
-    });
-    answering(&Arc::clone(&services), move || {
+    answering(&Arc::clone(&services), move |thread| {
+        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+        let mut written: Vec<&[WrittenMatcher]> = Vec::new();
+        expr.walk(&mut |own| {
+            if let ExprKind::VectorSelector(selector) = &own.kind {
+                written.push(&selector.matchers);
+            }
+        });
+        let sets = thread.compile(&written)?;
         Ok(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range))))
     })
     .await
 }
 
 pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let parsed = parser::parse(params.get("query"), &services.options.parser);
-    let expr = parsed.map_err(|err| ApiError::parameter("query", err))?;
-    Ok(Success::of(&pretty(&expr)))
+    answering(&Arc::clone(&services), move |thread| {
+        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+        Ok(Success::of(&pretty(&expr)))
+    })
+    .await
 }
 
 pub(super) async fn parse(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let parsed = parser::parse(params.get("query"), &services.options.parser);
-    let expr = parsed.map_err(|err| ApiError::parameter("query", err))?;
-    Ok(Success::of(&tree::tree(&expr)))
+    answering(&Arc::clone(&services), move |thread| {
+        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+        Ok(Success::of(&tree::tree(&expr)))
+    })
+    .await
 }

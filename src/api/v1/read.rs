@@ -50,14 +50,18 @@ pub(super) async fn read(State(services): State<Arc<Services>>, body: Bytes) -> 
     let Ok(place) = Arc::clone(&services.reads).acquire_owned().await else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "remote read is closed");
     };
-    let request = match decompress(&body).map_err(Refusal::bad_request).and_then(|body| {
+    let external = Arc::clone(&services.loaded.load());
+    let decode = move || {
+        let body = decompress(&body).map_err(Refusal::bad_request)?;
         let mut request = ReadRequest::decode(&body).map_err(Refusal::bad_request)?;
-        let external = &services.loaded.load().external_labels;
+        let external = &external.external_labels;
         request.queries.iter_mut().for_each(|query| without_external(query, external));
         Ok(request)
-    }) {
-        Ok(request) => request,
-        Err(refusal) => return refusal.into_response(),
+    };
+    let request: ReadRequest = match services.workers.run(decode).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(refusal)) => return Refusal::into_response(refusal),
+        Err(_) => return Refusal::internal("unexpected error: panic").into_response(),
     };
     match request.response_type() {
         None => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use serde_json::{Value, json};
 
+use super::super::blocking::{Blocking, answering};
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, Success};
 use super::super::{Services, labels_json, rfc3339, rfc3339_or_never};
@@ -86,7 +87,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(services: &Services, params: &Params) -> Result<Self, ApiError> {
+    fn read(thread: &Blocking, services: &Services, params: &Params) -> Result<Self, ApiError> {
         let kind = params.get("type").to_lowercase();
         if !matches!(kind.as_str(), "" | "alert" | "record") {
             let reason = format!("not supported value {}", crate::model::labels::quote(&kind));
@@ -98,7 +99,7 @@ impl Filter {
             names: list("rule_name[]"),
             groups: list("rule_group[]"),
             files: list("file[]"),
-            matchers: params.matchers(&services.options.parser)?,
+            matchers: params.matchers(thread, &services.options.parser)?,
         })
     }
 
@@ -129,7 +130,11 @@ fn page_token(group: &GroupStatus) -> String {
 }
 
 pub(super) async fn rules(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let filter = Filter::read(&services, &params)?;
+    answering(&Arc::clone(&services), move |thread| list(thread, &services, &params)).await
+}
+
+fn list(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
+    let filter = Filter::read(thread, services, params)?;
     let exclude_alerts = matches!(params.get("exclude_alerts"), "true" | "1");
     let limit = params.count("group_limit", 0)?;
     let wanted_token = params.get("group_next_token");

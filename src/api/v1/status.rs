@@ -129,7 +129,7 @@ pub(super) async fn tsdb(State(services): State<Arc<Services>>, params: Params) 
         let reason = format!("limit must be between 1 and {LIST_MAX}");
         return Err(ApiError::parameter("limit", reason));
     }
-    answering(&Arc::clone(&services), move || {
+    answering(&Arc::clone(&services), move |_| {
         let stats = services.store.stats(limit);
         let list = |entries: &[NamedCount]| -> Vec<Value> {
             let entry = |e: &NamedCount| json!({ "name": e.name, "value": e.value });

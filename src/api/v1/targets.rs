@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use super::super::blocking::{Blocking, answering};
 use super::super::params::Params;
 use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{Services, labels_json, rfc3339_or_never};
@@ -74,16 +75,19 @@ pub(super) async fn targets(State(services): State<Arc<Services>>, params: Param
 }
 
 pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+    answering(&Arc::clone(&services), move |thread| target_metadata(thread, &services, &params)).await
+}
+
+fn target_metadata(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
     let (metric, limit) = (params.get("metric"), params.limit()?);
-    let matchers = match params.get("match_target") {
-        "" => Vec::new(),
-        text => parser::parse_metric_selector(text, &services.options.parser)
-            .map_err(|err| ApiError::parameter("match_target", err))?,
-    };
+    let selector = Some(params.get("match_target")).filter(|text| !text.is_empty());
+    let parse = |text: &str| parser::parse_metric_selector(text, &services.options.parser);
+    let refused = |err: &dyn std::fmt::Display| ApiError::parameter("match_target", err);
+    let sets = thread.selectors(selector.into_iter(), parse, refused)?;
     let mut found = Vec::new();
     for entry in services.scrape.metadata() {
         let labels = &entry.target_labels;
-        let target_matches = matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+        let target_matches = sets.iter().flatten().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
         if !target_matches || (!metric.is_empty() && entry.metric != metric) {
             continue;
         }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::model::float::format_plain;
-use crate::model::matcher::Matcher;
+use crate::model::matcher::written::WrittenMatcher;
 use crate::promql::ast::{
     AtModifier, Binary, Boundary, Cardinality, DurationExpr, DurationKind, Expr, ExprKind,
     Subquery, TimeModifiers, UnaryOp, VectorSelector,
@@ -100,7 +100,7 @@ fn number(value: f64) -> Value {
 }
 
 fn selector_tree(kind: &str, selector: &VectorSelector) -> Value {
-    let matcher = |matcher: &Matcher| {
+    let matcher = |matcher: &WrittenMatcher| {
         let op = matcher.op().as_str();
         json!({ "name": matcher.name(), "value": matcher.value(), "type": op })
     };

@@ -7,7 +7,7 @@ use super::protobuf::{
 };
 use crate::model::histogram::{Histogram, ResetHint, Span};
 use crate::model::labels::Labels;
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::{CompileAllowance, MatchOp, Matcher};
 use crate::model::regexp::RegexError;
 use crate::model::sample::TimeRange;
 
@@ -61,14 +61,15 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
-    /// Reads an uncompressed body.
+    /// Reads an uncompressed body; compiles what it holds, so not on a thread that others wait for.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let (mut queries, mut accepted) = (Vec::new(), Vec::new());
+        let mut allowance = CompileAllowance::default();
         let mut message = Message::new(body);
         while let Some((field, value)) = message.field()? {
             match field {
                 1 if queries.len() == QUERIES_MAX => return Err(DecodeError::TooMany),
-                1 => queries.push(read_query(value.message(field)?)?),
+                1 => queries.push(read_query(value.message(field)?, &mut allowance)?),
                 2 => read_varints(value, field, &mut accepted)?,
                 _ => {}
             }
@@ -89,21 +90,27 @@ impl ReadRequest {
     }
 }
 
-fn read_query(mut message: Message<'_>) -> Result<ReadQuery, DecodeError> {
+fn read_query(
+    mut message: Message<'_>,
+    allowance: &mut CompileAllowance,
+) -> Result<ReadQuery, DecodeError> {
     let mut query = ReadQuery { range: TimeRange { min_ms: 0, max_ms: 0 }, matchers: Vec::new() };
     while let Some((field, value)) = message.field()? {
         match field {
             1 => query.range.min_ms = value.varint(field)? as i64,
             2 => query.range.max_ms = value.varint(field)? as i64,
             3 if query.matchers.len() == MATCHERS_MAX => return Err(DecodeError::TooMany),
-            3 => query.matchers.push(read_matcher(value.message(field)?)?),
+            3 => query.matchers.push(read_matcher(value.message(field)?, allowance)?),
             _ => {}
         }
     }
     Ok(query)
 }
 
-fn read_matcher(mut message: Message<'_>) -> Result<Matcher, DecodeError> {
+fn read_matcher(
+    mut message: Message<'_>,
+    allowance: &mut CompileAllowance,
+) -> Result<Matcher, DecodeError> {
     let (mut op, mut name, mut text) = (0, "", "");
     while let Some((field, value)) = message.field()? {
         match field {
@@ -120,7 +127,7 @@ fn read_matcher(mut message: Message<'_>) -> Result<Matcher, DecodeError> {
         3 => MatchOp::NotRegex,
         _ => return Err(DecodeError::MatcherType),
     };
-    Ok(Matcher::new(op, name, text)?)
+    Ok(Matcher::within(op, name, text, allowance)?)
 }
 
 /// Samples of one series and one kind, as the store hands them out.

@@ -47,8 +47,11 @@ impl Class {
     pub(super) fn weight(&self) -> usize {
         let wide = |part: &&Part| matches!(part, Part::Unicode { .. });
         // Categories of Unicode become hundreds of byte sequences; so may a complement or a range
-        // outside of ASCII.
-        10 * self.parts.len() + 500 * self.parts.iter().filter(wide).count() + 10
+        // outside of ASCII, in any case.
+        let folded =
+            |part: &&Part| matches!(part, Part::Range(_, to) if self.fold && !to.is_ascii());
+        let wide_count = self.parts.iter().filter(|part| wide(part) || folded(part)).count();
+        10 * self.parts.len() + 500 * wide_count + 10
     }
 
     /// In the notation of the `regex` crate.

@@ -11,6 +11,9 @@ const DEPTH_MAX: usize = 250;
 /// Go's limit of a counted repetition, nested ones multiplied.
 const REPEAT_MAX: u32 = 1000;
 
+/// The dot becomes some byte sequences.
+const ANY_WEIGHT: usize = 10;
+
 /// A flag that can be set by `(?…)`.
 type Flags = u8;
 const FOLD: Flags = 1;
@@ -114,7 +117,9 @@ impl Node {
     /// An estimate of the size when compiled.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Letter { .. } | Self::Any(_) | Self::Look(_) => 1,
+            Self::Letter { fold: false, .. } | Self::Look(_) => 1,
+            Self::Letter { fold: true, .. } => 3,
+            Self::Any(_) => ANY_WEIGHT,
             Self::Class(class) => class.weight(),
             Self::Capture(node) => 1 + node.weight(),
             Self::Concat(nodes) | Self::Alternate(nodes) => {
@@ -124,6 +129,18 @@ impl Node {
                 let times = max.unwrap_or(*min).max(1) as usize;
                 node.weight().saturating_mul(times)
             }
+        }
+    }
+
+    /// Whether the empty text matches.
+    pub(super) fn matches_empty(&self) -> bool {
+        match self {
+            Self::Letter { .. } | Self::Any(_) | Self::Class(_) => false,
+            Self::Look(look) => *look != Look::WordBoundary,
+            Self::Capture(node) => node.matches_empty(),
+            Self::Concat(nodes) => nodes.iter().all(Self::matches_empty),
+            Self::Alternate(nodes) => nodes.iter().any(Self::matches_empty),
+            Self::Repeat { node, min, .. } => *min == 0 || node.matches_empty(),
         }
     }
 

@@ -9,6 +9,8 @@ use super::parser::{Look, Node};
 const LITERALS_MAX: usize = 1024;
 /// Bytes of all of them, so that a short expression cannot become a long list.
 const LITERAL_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a beginning or an end that is looked at before the automaton; more help little.
+const EDGE_BYTES_MAX: usize = 256;
 /// Alternatives that are searched for inside a text; beyond, an automaton is faster.
 const SEARCHED_MAX: usize = 16;
 
@@ -162,6 +164,9 @@ fn gap(node: &Node) -> Option<usize> {
 }
 
 /// All texts that the node matches, when they are few.
+///
+/// A list whose alternatives are one text each is no longer than the expression, and may be of any
+/// length.
 fn expand(node: &Node, case: Case) -> Option<Vec<String>> {
     let texts = match node {
         Node::Letter { letter, fold } => {
@@ -177,10 +182,12 @@ fn expand(node: &Node, case: Case) -> Option<Vec<String>> {
         Node::Capture(node) => expand(node, case)?,
         Node::Concat(nodes) => expand_all(&nodes.iter().collect::<Vec<_>>(), case)?,
         Node::Alternate(nodes) => {
-            let mut texts = Vec::new();
+            let (mut texts, mut plain) = (Vec::new(), case == Case::Exact);
             for node in nodes {
-                texts.extend(expand(node, case)?);
-                if texts.len() > LITERALS_MAX {
+                let own = expand(node, case)?;
+                plain &= own.len() == 1;
+                texts.extend(own);
+                if texts.len() > LITERALS_MAX && !plain {
                     return None;
                 }
             }
@@ -199,18 +206,27 @@ fn expand(node: &Node, case: Case) -> Option<Vec<String>> {
 fn expand_all(nodes: &[&Node], case: Case) -> Option<Vec<String>> {
     let mut texts = vec![String::new()];
     for node in nodes {
-        texts = product(&texts, &expand(node, case)?)?;
+        texts = followed(texts, expand(node, case)?)?;
     }
     Some(texts)
 }
 
-/// Each text of the one with each of the other behind it.
+/// Each text of the one with each of the other behind it. A letter behind a long text costs no
+/// more than behind a short one.
+fn followed(mut before: Vec<String>, after: Vec<String>) -> Option<Vec<String>> {
+    match (&mut before[..], &after[..]) {
+        ([only], _) if only.is_empty() => Some(after),
+        ([only], [next]) => {
+            only.push_str(next);
+            Some(before)
+        }
+        _ => product(&before, &after),
+    }
+}
+
 fn product(before: &[String], after: &[String]) -> Option<Vec<String>> {
     let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
     let count = before.len().checked_mul(after.len())?;
-    if let ([before], [after]) = (before, after) {
-        return Some(vec![format!("{before}{after}")]);
-    }
     let total = bytes(before) * after.len() + bytes(after) * before.len();
     if count > LITERALS_MAX || total > LITERAL_BYTES_MAX {
         return None;
@@ -224,6 +240,9 @@ fn product(before: &[String], after: &[String]) -> Option<Vec<String>> {
 fn expand_some<'a>(nodes: impl Iterator<Item = &'a Node>, backwards: bool) -> Vec<String> {
     let mut texts = vec![String::new()];
     for node in nodes {
+        if texts.iter().any(|text| EDGE_BYTES_MAX < text.len()) {
+            break;
+        }
         let Some(next) = expand(node, Case::Exact) else { break };
         let joined = if backwards { product(&next, &texts) } else { product(&texts, &next) };
         let Some(joined) = joined else { break };
@@ -241,7 +260,7 @@ fn pieces(items: &[&Node]) -> Option<Pieces> {
             parts.push(std::mem::replace(&mut current, vec![String::new()]));
             gaps.push(min);
         } else {
-            current = product(&current, &expand(item, Case::Exact)?)?;
+            current = followed(current, expand(item, Case::Exact)?)?;
             if current.len() > SEARCHED_MAX {
                 return None;
             }

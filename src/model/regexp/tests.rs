@@ -9,6 +9,9 @@ fn matches(pattern: &str, text: &str) -> bool {
     let regexp = Regexp::parse(pattern, Dot::All).unwrap();
     let by_automaton = regexp.compile_anchored().unwrap().is_match(text);
     let by_shape = Matcher::new(MatchOp::Regex, "a", pattern).unwrap().matches(text);
+    if text.is_empty() {
+        assert_eq!(regexp.matches_empty(), by_automaton, "{pattern}");
+    }
     let wrapped = AnchoredRegex::new(pattern).unwrap().is_match(text);
     assert_eq!((by_shape, wrapped), (by_automaton, by_automaton), "{pattern} {text:?}");
     by_automaton

@@ -4,10 +4,12 @@
 mod explain;
 mod shared;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::model::labels::METRIC_NAME;
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::written::compile_all;
+use crate::model::matcher::{CompileAllowance, MatchOp, Matcher};
 use crate::promql::ast::{
     self, AggregateOp, AtModifier, BinaryOp, Boundary, Expr, ExprKind, Grouping, Span,
     TimeModifiers, UnaryOp, ValueType, VectorMatching, VectorSelector,
@@ -181,12 +183,15 @@ fn once(node: Node) -> Node {
 
 /// Makes a plan for the evaluation of `expr` over `span`.
 pub(super) fn lower(expr: &Expr, span: TimeSpan, default_step_ms: i64) -> Result<Node, QueryError> {
-    Ok(Planner { span, default_step_ms }.lower(expr, 0)?.wrapped())
+    let allowance = RefCell::default();
+    Ok(Planner { span, default_step_ms, allowance }.lower(expr, 0)?.wrapped())
 }
 
 struct Planner {
     span: TimeSpan,
     default_step_ms: i64,
+    /// For all regular expressions of the query together.
+    allowance: RefCell<CompileAllowance>,
 }
 
 impl Planner {
@@ -326,7 +331,8 @@ impl Planner {
 
     fn selector(&self, selector: &VectorSelector) -> Result<Selector, QueryError> {
         let shift = self.shift(&selector.time)?;
-        let matchers = selector.matchers.clone();
+        let compiled = compile_all(&selector.matchers, &mut self.allowance.borrow_mut());
+        let matchers = compiled.map_err(|err| QueryError::Parse(err.to_string()))?;
         Ok(Selector { matchers, shift, boundary: selector.boundary })
     }
 

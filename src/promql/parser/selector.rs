@@ -5,7 +5,8 @@ use std::string::FromUtf8Error;
 use super::expression::{Node, is_metric_identifier};
 use super::{Parsed, Parser, Recovery};
 use crate::model::labels::{Labels, METRIC_NAME};
-use crate::model::matcher::{MatchOp, Matcher};
+use crate::model::matcher::MatchOp;
+use crate::model::matcher::written::WrittenMatcher;
 use crate::promql::ast::{BinaryOp, Boundary, Expr, ExprKind, Span, TimeModifiers, VectorSelector};
 use crate::promql::lexer::token::{Keyword, Token, TokenKind};
 use crate::promql::print::quote_bytes;
@@ -61,7 +62,7 @@ impl Parser<'_> {
             (matchers, span.end) = self.matchers()?;
         }
         let name = self.text(name).to_owned();
-        matchers.push(Matcher::equal(METRIC_NAME, &name));
+        matchers.push(WrittenMatcher::equal(METRIC_NAME, &name));
         Ok(selector(name, matchers, span))
     }
 
@@ -72,7 +73,7 @@ impl Parser<'_> {
     }
 
     /// The rest of `{…}` and where it ends.
-    fn matchers(&mut self) -> Parsed<(Vec<Matcher>, usize)> {
+    fn matchers(&mut self) -> Parsed<(Vec<WrittenMatcher>, usize)> {
         let mut matchers = Vec::new();
         loop {
             // An empty list, or a comma at the end.
@@ -87,7 +88,7 @@ impl Parser<'_> {
         }
     }
 
-    fn matcher(&mut self) -> Parsed<Option<Matcher>> {
+    fn matcher(&mut self) -> Parsed<Option<WrittenMatcher>> {
         let token = self.peek()?;
         let name = match token.kind {
             TokenKind::Identifier => self.text(token).to_owned(),
@@ -97,13 +98,13 @@ impl Parser<'_> {
         self.advance()?;
         let Some(op) = match_op(self.peek()?.kind) else {
             if token.kind == TokenKind::String {
-                return Ok(Some(Matcher::equal(METRIC_NAME, &name)));
+                return Ok(Some(WrittenMatcher::equal(METRIC_NAME, &name)));
             }
             return self.unexpected_in(Recovery::MATCH_OPERATOR);
         };
         self.advance()?;
         let value = self.expect_or(TokenKind::String, Recovery::MATCH_VALUE)?;
-        match Matcher::new(op, &name, &self.unquote_text(value)) {
+        match WrittenMatcher::new(op, &name, &self.unquote_text(value)) {
             Ok(matcher) => Ok(Some(matcher)),
             Err(err) => {
                 let span = Span { start: token.span.start, end: value.span.end };
@@ -198,7 +199,7 @@ impl Parser<'_> {
     }
 }
 
-fn selector(name: String, matchers: Vec<Matcher>, span: Span) -> Node {
+fn selector(name: String, matchers: Vec<WrittenMatcher>, span: Span) -> Node {
     let (time, boundary) = (TimeModifiers::default(), Boundary::Plain);
     let selector = VectorSelector { name, matchers, time, boundary };
     Node::leaf(span, ExprKind::VectorSelector(selector))

@@ -20,7 +20,7 @@ impl Evaluator<'_> {
         let is_label_name = target.is_label_name();
         let (target, replacement) = (target.text(), replacement.text());
         let (source, pattern) = (source.text(), pattern.text());
-        let regex = AnchoredRegex::new(pattern).map_err(|_| {
+        let regex = AnchoredRegex::within(pattern, &mut self.allowance).map_err(|_| {
             failure(format!("invalid regular expression in label_replace(): {pattern}"))
         })?;
         if !is_label_name {
