@@ -114,6 +114,9 @@ pub(super) struct Environment<'a> {
     pub(super) helpers: &'a Helpers,
 }
 
+/// Work between two looks at the clock and the flag, in samples: some tenths of a millisecond.
+const WORK_UNCHECKED_MAX: usize = 1 << 16;
+
 impl Environment<'_> {
     /// Whether somebody wants the query to end, or its time has come.
     fn is_over(&self) -> bool {
@@ -163,6 +166,8 @@ pub(super) struct Evaluator<'e> {
     per_step: Option<PerStep>,
     /// For the regular expressions of functions.
     allowance: CompileAllowance,
+    /// Since the last look at the clock.
+    work: usize,
     /// In a fork: what of the chain it evaluates.
     part: Option<Part<'e>>,
     /// Values of operands that will be asked for again.
@@ -194,6 +199,7 @@ impl<'e> Evaluator<'e> {
             samples,
             per_step: None,
             allowance: CompileAllowance::default(),
+            work: 0,
             part: None,
             shared: HashMap::default(),
             uses: &[],
@@ -211,6 +217,12 @@ impl<'e> Evaluator<'e> {
     /// The value of the query; a matrix is not sorted yet.
     pub(super) fn run(&mut self, plan: &'e Plan) -> Result<Value, QueryError> {
         self.check()?;
+        let value = self.value(plan)?;
+        self.check()?;
+        Ok(value)
+    }
+
+    fn value(&mut self, plan: &'e Plan) -> Result<Value, QueryError> {
         self.uses = &plan.uses;
         let (steps, root) = (plan.span.steps(), &plan.root);
         self.span = Some(plan.span);
@@ -267,13 +279,32 @@ impl<'e> Evaluator<'e> {
         Ok(())
     }
 
+    /// The same after some work, counted in samples.
+    fn spend(&mut self, work: usize) -> Result<(), QueryError> {
+        self.work = self.work.saturating_add(work);
+        if self.work < WORK_UNCHECKED_MAX {
+            return Ok(());
+        }
+        self.work = 0;
+        self.check()
+    }
+
     /// Ends the query also when a single column would be too much.
     fn check_steps(&mut self, steps: Steps) -> Result<(), QueryError> {
         self.check()?;
         if (STEPS_MAX as usize) < steps.count {
             return Err(too_many_samples());
         }
-        self.touch(steps.count as u64)
+        self.touch(steps.count as u64)?;
+        let bytes = self.samples.bytes;
+        self.take_column::<f64>(steps)?;
+        self.samples.bytes = bytes;
+        Ok(())
+    }
+
+    /// Counts the bytes of a column of such values.
+    fn take_column<T>(&mut self, steps: Steps) -> Result<(), QueryError> {
+        self.take_bytes(steps.count.saturating_mul(size_of::<T>()), "a column")
     }
 
     /// Counts samples that are held from now on.
@@ -312,6 +343,14 @@ impl<'e> Evaluator<'e> {
             return Ok(values);
         }
         self.check_steps(steps)?;
+        let bytes = self.samples.bytes;
+        let values = self.scalar_held(node, steps)?;
+        self.samples.bytes = bytes;
+        self.take_bytes(values.capacity() * size_of::<f64>(), "a scalar")?;
+        Ok(values)
+    }
+
+    fn scalar_held(&mut self, node: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
         match &node.kind {
             Kind::Number(value) => Ok(vec![*value; steps.count]),
             Kind::Invariant(inner) => {

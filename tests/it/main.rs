@@ -13,6 +13,7 @@ mod process;
 mod promql_blocks;
 mod promql_conformance;
 mod promql_eval;
+mod promql_limits;
 mod promql_random;
 mod promql_reference;
 mod promql_scripts;

@@ -75,7 +75,8 @@ pub(super) async fn targets(State(services): State<Arc<Services>>, params: Param
 }
 
 pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    answering(&Arc::clone(&services), move |thread| target_metadata(thread, &services, &params)).await
+    answering(&Arc::clone(&services), move |thread| target_metadata(thread, &services, &params))
+        .await
 }
 
 fn target_metadata(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
@@ -87,7 +88,8 @@ fn target_metadata(thread: &Blocking, services: &Services, params: &Params) -> A
     let mut found = Vec::new();
     for entry in services.scrape.metadata() {
         let labels = &entry.target_labels;
-        let target_matches = sets.iter().flatten().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+        let target_matches =
+            sets.iter().flatten().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
         if !target_matches || (!metric.is_empty() && entry.metric != metric) {
             continue;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use crate::base::clock::SimClock;
+use crate::base::clock::{Clock, SimClock};
 use crate::base::metrics::Registry;
 use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
 use crate::model::labels::Labels;
@@ -135,6 +135,15 @@ impl Memory {
 
     /// The same with other options.
     pub fn engine_with(&self, change: impl FnOnce(&mut EngineOptions)) -> Engine {
+        self.engine_on(Arc::new(SimClock::new(0)), change)
+    }
+
+    /// The same on this clock.
+    pub fn engine_on(
+        &self,
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut EngineOptions),
+    ) -> Engine {
         let mut options = EngineOptions {
             lookback_delta_ms: 300_000,
             max_samples: 50_000_000,
@@ -149,7 +158,6 @@ impl Memory {
             use_start_timestamps: true,
         };
         change(&mut options);
-        let clock = Arc::new(SimClock::new(0));
         Engine::new(Arc::new(self.clone()), clock, &Registry::new(), options)
     }
 }

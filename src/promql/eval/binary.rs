@@ -150,6 +150,11 @@ impl<'e> Evaluator<'e> {
         } else {
             Projection::dropping(&matching.labels)
         };
+        // Set operators look at each group at each step; all others more than once.
+        let (met, meeting) = if binary.op == BinaryOp::Or { (&lhs, &rhs) } else { (&rhs, &lhs) };
+        let cells = (met.len() + meeting.len()).saturating_mul(steps.count);
+        self.take_bytes(cells, "matching of vectors")?;
+        self.spend(cells)?;
         match binary.op {
             BinaryOp::And | BinaryOp::Unless => {
                 Ok(filter(lhs, &rhs, &projection, binary.op == BinaryOp::And, steps))

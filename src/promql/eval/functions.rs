@@ -71,6 +71,8 @@ impl<'e> Evaluator<'e> {
 
     /// `scalar()`: the value where there is exactly one, else NaN.
     fn only_value(&mut self, arg: &Node, steps: Steps) -> Result<Vec<f64>, QueryError> {
+        self.take_column::<f64>(steps)?;
+        self.take_column::<u8>(steps)?;
         let mut out = vec![f64::NAN; steps.count];
         let mut seen = vec![0_u8; steps.count];
         self.stream(arg, steps, &mut |_, mut item| {
@@ -170,6 +172,7 @@ impl<'e> Evaluator<'e> {
     }
 
     fn absent(&mut self, arg: &Node, steps: Steps) -> Result<Vec<Series>, QueryError> {
+        self.take_column::<f64>(steps)?;
         let mut values = vec![1.0; steps.count];
         self.stream(arg, steps, &mut |_, item| {
             for (out, value) in values.iter_mut().zip(item.values) {

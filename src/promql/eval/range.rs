@@ -204,6 +204,7 @@ impl<'e> Evaluator<'e> {
             let values = one.values.into();
             let points =
                 without_stale(&Points { timestamps_ms, values, histograms, starts_ms: None });
+            self.spend(points.values.len())?;
             visit(self, RangeItem { labels, drop_name, points: &points })?;
         }
         (self.samples.current, self.samples.bytes) = (held, bytes);
@@ -235,6 +236,8 @@ impl<'e> Evaluator<'e> {
         let frame = self.frame(node, steps);
         function.assert_allows(frame.boundary)?;
         let mut tables = SharedTables::new(steps);
+        self.take_column::<f64>(steps)?;
+        self.take_column::<bool>(steps)?;
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
         let mut evaluated = vec![false; steps.count];
@@ -244,6 +247,7 @@ impl<'e> Evaluator<'e> {
             let make = || frame.windows(&points.timestamps_ms);
             let windows = tables.get(&points.timestamps_ms, make);
             own.count_windows(&windows, points.histograms.as_deref());
+            own.spend(steps.count)?;
             own.touch(windows.widest + weight(points.histograms.as_deref().unwrap_or_default()))?;
             if points.histograms.is_some() {
                 let call = native::RangeCall { function, frame: &frame, params: &params, span };
@@ -342,6 +346,7 @@ impl<'e> Evaluator<'e> {
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
         let Some((node, _)) = range_argument(args) else { unreachable!("checked by the parser") };
+        self.take_column::<f64>(steps)?;
         let mut values = vec![1.0; steps.count];
         let function = RangeFunction::Present;
         self.stream_range_function(function, args, steps, &mut |_, item| {

@@ -179,6 +179,7 @@ impl<'e> Evaluator<'e> {
             let columns = selection.block((block * BLOCK_SERIES_MAX) as u32, series.len())?;
             for (meta, columns) in series.iter().zip(columns.series) {
                 let mut points = Points::of(columns);
+                own.spend(points.values.len())?;
                 if !own.env.use_start_timestamps {
                     points.starts_ms = None;
                 }
@@ -211,12 +212,14 @@ impl<'e> Evaluator<'e> {
         let smoothed = selector.boundary == Boundary::Smoothed && sampled == Sampled::Value;
         let range = reach(selector, steps, lookback_ms);
         let mut tables = SharedTables::new(steps);
+        self.take_column::<f64>(steps)?;
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
         self.each_series(selector, range, |own, meta, points| {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
             }
+            own.spend(steps.count)?;
             histograms.clear();
             if smoothed {
                 let frame = Smoothing { steps, shift, lookback_ms };

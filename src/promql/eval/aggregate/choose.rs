@@ -62,6 +62,7 @@ impl Evaluator<'_> {
                 choice.finish(group);
                 for (value, at) in group.iter() {
                     if kept[*at].is_empty() {
+                        self.take_column::<f64>(steps)?;
                         kept[*at] = vec![absent(); steps.count];
                         order.push(*at);
                     }

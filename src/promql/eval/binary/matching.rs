@@ -61,6 +61,8 @@ struct Join<'a> {
     /// By match group: results so far, to see whether two get the same labels.
     seen: HashMap<usize, HashMap<Labels, Vec<bool>>>,
     out: Vec<Series>,
+    /// Bytes of results and of what was seen.
+    held_bytes: usize,
     steps: usize,
     remarks: Remarks,
 }
@@ -86,6 +88,7 @@ impl Evaluator<'_> {
         let meet = |(many, one): (&bool, &bool)| (*many && *one) || fills && (*many || *one);
         let active: Vec<bool> = many.any.iter().zip(&one.any).map(meet).collect();
         let members = one.by_group(groups.len());
+        self.take_bytes(groups.len() * steps.count * size_of::<u32>(), "matching of vectors")?;
         assert_one_side(&one, &members, &active, matching, projection)?;
         let mut join = Join {
             binary,
@@ -96,16 +99,21 @@ impl Evaluator<'_> {
             matched: vec![0; groups.len() * steps.count],
             seen: HashMap::new(),
             out: Vec::new(),
+            held_bytes: 0,
             steps: steps.count,
             remarks: Remarks::new(),
         };
         for (series, group) in many.series.iter().zip(&many.groups) {
             self.check()?;
+            let held = join.held_bytes;
             join.many_series(series, *group, &members[*group], &one, fill_one)?;
+            self.take_bytes(join.held_bytes - held, "a vector")?;
         }
         if let Some(fill) = fill_many {
             for (series, group) in one.series.iter().zip(&one.groups) {
+                let held = join.held_bytes;
                 join.unmatched_one(series, *group, fill)?;
+                self.take_bytes(join.held_bytes - held, "a vector")?;
             }
         }
         join.remarks.report(binary.op, span, &mut self.notes);
@@ -194,7 +202,9 @@ impl Join<'_> {
         self.assert_unique(&labels, &met, group)?;
         if values.iter().any(|value| !is_absent(*value)) {
             let drop_name = return_bool && self.delayed;
-            self.out.push(Series { labels, drop_name, values, histograms });
+            let series = Series { labels, drop_name, values, histograms };
+            self.held_bytes += series.bytes();
+            self.out.push(series);
         }
         Ok(())
     }
@@ -221,7 +231,11 @@ impl Join<'_> {
         }
         let steps = self.steps;
         let seen = self.seen.entry(group).or_default();
-        let seen = seen.entry(labels.clone()).or_insert_with(|| vec![false; steps]);
+        let held_bytes = &mut self.held_bytes;
+        let seen = seen.entry(labels.clone()).or_insert_with(|| {
+            *held_bytes += steps;
+            vec![false; steps]
+        });
         for (seen, met) in seen.iter_mut().zip(met) {
             if *seen && *met {
                 return Err(multiple("grouping labels must ensure unique matches"));

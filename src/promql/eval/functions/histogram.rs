@@ -84,10 +84,10 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         for wanted in &wanted {
             for native in &natives {
-                out.extend(self.of_native(wanted, native, vector.span, steps));
+                out.extend(self.of_native(wanted, native, vector.span, steps)?);
             }
             for family in &families {
-                out.extend(self.of_family(wanted, family, &series, vector.span, steps));
+                out.extend(self.of_family(wanted, family, &series, vector.span, steps)?);
             }
         }
         merge_equal(out)
@@ -118,6 +118,7 @@ impl Evaluator<'_> {
             let labels = if delayed { item.labels.clone() } else { without_metadata(item.labels) };
             let series = Series::floats(labels, delayed, values);
             own.hold(series.present_count())?;
+            own.take_bytes(series.bytes(), "a vector")?;
             out.push(series);
             Ok(())
         })?;
@@ -200,7 +201,7 @@ impl Evaluator<'_> {
         native: &Native<'_>,
         span: Span,
         steps: Steps,
-    ) -> Vec<Series> {
+    ) -> Result<Vec<Series>, QueryError> {
         let labels = &native.series.labels;
         let name = if self.env.delayed_name_removal { labels.name() } else { "" };
         self.compute(wanted, labels, steps, |own, step| {
@@ -225,7 +226,7 @@ impl Evaluator<'_> {
         series: &[Series],
         span: Span,
         steps: Steps,
-    ) -> Vec<Series> {
+    ) -> Result<Vec<Series>, QueryError> {
         let mut buckets = Vec::with_capacity(family.members.len());
         let name = if self.env.delayed_name_removal { family.labels.name() } else { "" };
         self.compute(wanted, &family.labels, steps, |own, step| {
@@ -265,10 +266,11 @@ impl Evaluator<'_> {
         labels: &Labels,
         steps: Steps,
         mut value: impl FnMut(&mut Self, usize) -> Option<f64>,
-    ) -> Vec<Series> {
+    ) -> Result<Vec<Series>, QueryError> {
         let delayed = self.env.delayed_name_removal;
         let labels = if delayed { labels.clone() } else { without_metadata(labels) };
-        let mut out: Vec<(u64, Series)> = Vec::new();
+        let (mut out, mut places) = (Vec::<Series>::new(), HashMap::<u64, usize>::new());
+        self.spend(steps.count)?;
         for step in 0..steps.count {
             let Some(value) = value(self, step) else { continue };
             let label = match wanted {
@@ -276,7 +278,8 @@ impl Evaluator<'_> {
                 _ => None,
             };
             let key = label.map_or(0, |(_, at)| at.to_bits());
-            let place = out.iter().position(|(own, _)| *own == key).unwrap_or_else(|| {
+            let place = *places.entry(key).or_insert(out.len());
+            if place == out.len() {
                 let labels = label.map_or_else(
                     || labels.clone(),
                     |(name, at)| {
@@ -285,13 +288,12 @@ impl Evaluator<'_> {
                         builder.build()
                     },
                 );
-                let values = vec![absent(); steps.count];
-                out.push((key, Series::floats(labels, delayed, values)));
-                out.len() - 1
-            });
-            out[place].1.values[step] = value;
+                self.take_column::<f64>(steps)?;
+                out.push(Series::floats(labels, delayed, vec![absent(); steps.count]));
+            }
+            out[place].values[step] = value;
         }
-        out.into_iter().map(|(_, series)| series).collect()
+        Ok(out)
     }
 }
 

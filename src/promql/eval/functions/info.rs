@@ -38,6 +38,8 @@ impl Evaluator<'_> {
         };
         let (_, enriched): (Vec<_>, Vec<_>) = series.iter().partition(|series| is_info(series));
         let infos = self.info_series(&enriched, &names, &data, shift, steps)?;
+        // One column for each target at most.
+        self.take_bytes(infos.len() * steps.count * size_of::<u32>(), "the index of info series")?;
         let index = newest_infos(&infos, steps)?;
         let mut out = Vec::new();
         for one in series {
@@ -81,6 +83,7 @@ impl Evaluator<'_> {
             let labels = item.labels.clone();
             let series = Series::floats(labels, false, item.values.to_vec());
             own.hold(series.present_count())?;
+            own.take_bytes(series.bytes(), "a vector")?;
             out.push(series);
             Ok(())
         })?;

@@ -20,6 +20,9 @@ use super::rate::Stamp;
 
 pub(in super::super) use super::native_rate::on_line;
 
+/// What looking at a histogram costs, in floats.
+const HISTOGRAM_WORK: usize = 16;
+
 /// A sample that is a histogram.
 pub(super) type Point = (i64, Arc<Histogram>);
 
@@ -126,6 +129,7 @@ impl Evaluator<'_> {
             if inside.is_empty() {
                 continue;
             }
+            self.spend(inside.len().saturating_mul(HISTOGRAM_WORK))?;
             let floats = slice(&windows, step);
             let end_ms = call.frame.end_ms(step);
             let window = MixedWindow {

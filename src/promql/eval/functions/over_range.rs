@@ -169,7 +169,7 @@ impl Windowed<'_> {
         self.params[index][step]
     }
 
-    /// Calls `function` for each window that has samples.
+    /// Calls `function` for each window that has samples, until the query must end.
     pub(super) fn each(&self, out: &mut [f64], mut function: impl FnMut(Window<'_>) -> f64) {
         let mut left = POLL_SAMPLES;
         for (step, out) in out.iter_mut().enumerate() {
