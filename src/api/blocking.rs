@@ -31,8 +31,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 impl Blocking {
     /// Parses a query.
     #[expect(clippy::unused_self, reason = "it is there to be had")]
-    pub fn parse(&self, query: &str, options: &ParserOptions) -> Result<Expr, ApiError> {
-        parser::parse(query, options).map_err(|err| ApiError::parameter("query", err))
+    pub fn parse(&self, query: &str, options: &ParserOptions) -> Result<Expr, ParseErrors> {
+        parser::parse(query, options)
     }
 
     /// Parses selectors and compiles what they hold; `parse` says which are allowed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::blocking::answering;
@@ -14,6 +14,7 @@ use crate::encoding::wire::exposition::{self, FederatedSample};
 use crate::encoding::wire::negotiate;
 use crate::model::matcher::Matcher;
 use crate::model::sample::{TimeRange, is_stale_nan};
+use crate::promql::parser::parse_any_selector;
 use crate::storage::select::{BLOCK_SERIES_MAX, Column, Select, SelectHints, SeriesColumns};
 
 pub(super) async fn federate(
@@ -25,7 +26,10 @@ pub(super) async fn federate(
     let format = negotiate::negotiate(accept);
     let answered = Arc::clone(&services);
     let collected = answering(&answered, move |thread| {
-        let sets = params.matchers(thread, &services.options.parser)?;
+        // Selectors may match everything here, and what is wrong with them is told bare.
+        let parse = |text: &str| parse_any_selector(text, &services.options.parser);
+        let refused = |err: &dyn std::fmt::Display| ApiError::bad_data(err.to_string());
+        let sets = thread.selectors(params.all("match[]"), parse, refused)?;
         let samples = newest_samples(&services, &sets)?;
         Ok(exposition::write_federation(&samples, format))
     });

@@ -119,6 +119,17 @@ impl Params {
         }
     }
 
+    /// A count for which nothing and negative numbers mean any number.
+    pub fn open_count(&self, name: &str) -> Result<Option<usize>, ApiError> {
+        match self.get(name) {
+            "" => Ok(None),
+            text => match text.parse::<i64>() {
+                Ok(number) => Ok(usize::try_from(number).ok()),
+                Err(_) => Err(ApiError::bad_data(format!("{name} must be a number"))),
+            },
+        }
+    }
+
     /// The matcher sets of all `match[]`.
     pub fn matchers(
         &self,

@@ -191,6 +191,8 @@ struct UnsupportedFlags {
     auto_reload: bool,
     #[arg(long = "agent", hide = true)]
     agent: bool,
+    #[arg(long = "storage.agent.path", hide = true)]
+    agent_path: Option<String>,
 }
 
 impl UnsupportedFlags {
@@ -199,6 +201,7 @@ impl UnsupportedFlags {
             ("web.config.file", self.web_config_file.is_some()),
             ("config.auto-reload", self.auto_reload),
             ("agent", self.agent),
+            ("storage.agent.path", self.agent_path.is_some()),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((name, _)) => bail!("--{name} is not supported yet"),
@@ -254,6 +257,14 @@ struct AcceptedFlags {
     max_notifications_subscribers: Option<String>,
     #[arg(long = "scrape.timestamp-tolerance", hide = true)]
     timestamp_tolerance: Option<String>,
+    #[arg(long = "auto-gomemlimit.ratio", hide = true)]
+    gomemlimit_ratio: Option<String>,
+    #[arg(long = "config.auto-reload-interval", hide = true)]
+    auto_reload_interval: Option<String>,
+    #[arg(long = "web.remote-write-receiver.accepted-protobuf-messages", hide = true)]
+    accepted_protobuf_messages: Vec<String>,
+    #[arg(long = "web.search.max-limit", hide = true)]
+    search_max_limit: Option<String>,
     #[arg(long = "storage.remote.flush-deadline", hide = true)]
     flush_deadline: Option<String>,
 }
@@ -414,6 +425,10 @@ mod tests {
             "--web.enable-admin-api",
             "--no-web.enable-admin-api",
             "--no-storage.tsdb.wal-compression",
+            "--auto-gomemlimit.ratio=0.8",
+            "--config.auto-reload-interval=30s",
+            "--web.remote-write-receiver.accepted-protobuf-messages=prometheus.WriteRequest",
+            "--web.search.max-limit=100",
             "--storage.tsdb.retention.time=100y",
             "--storage.tsdb.retention.size=1.5GB",
             "--enable-feature=promql-experimental-functions,native-histograms",
@@ -434,6 +449,7 @@ mod tests {
     fn wrong_flags_are_refused() {
         let refused = parse(&["--web.config.file=x"]).unwrap_err();
         assert_eq!(refused, "--web.config.file is not supported yet");
+        assert!(parse(&["--storage.agent.path=x"]).unwrap_err().ends_with("not supported yet"));
         assert!(parse(&["--query.timeout=abc"]).unwrap_err().contains("not a valid duration"));
         assert!(parse(&["--web.cors.origin=("]).is_err());
         assert!(parse(&["--storage.remote.read-sample-limit=1.5"]).is_err());

@@ -89,17 +89,17 @@ pub(super) async fn label_values(
 }
 
 pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let limit = params.count("limit", 0)?;
-    let limit_per_metric = params.count("limit_per_metric", 0)?;
+    let limit = params.open_count("limit")?;
+    let limit_per_metric = params.open_count("limit_per_metric")?.filter(|limit| 0 < *limit);
     let metric = params.get("metric");
     let known = services.store.metadata((!metric.is_empty()).then_some(metric));
     let mut by_metric: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (name, metadata) in known {
-        if limit > 0 && by_metric.len() == limit && !by_metric.contains_key(&name) {
+        if limit.is_some_and(|limit| limit <= by_metric.len()) && !by_metric.contains_key(&name) {
             break;
         }
         let entries = by_metric.entry(name).or_default();
-        if limit_per_metric == 0 || entries.len() < limit_per_metric {
+        if limit_per_metric.is_none_or(|limit| entries.len() < limit) {
             entries.push(json!({
                 "type": metadata.metric_type.as_str(),
                 "help": metadata.help,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, State};
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::super::params::{Params, parse_duration_seconds};
@@ -16,6 +17,7 @@ use crate::model::labels::quote;
 use crate::model::matcher::written::WrittenMatcher;
 use crate::promql::ast::ExprKind;
 use crate::promql::engine::{CancelFlag, Origin, Query, QueryOutput, Value};
+use crate::promql::parser::ParseErrors;
 use crate::promql::print::pretty::pretty;
 
 /// What a query is told whose time is over before it begins.
@@ -115,7 +117,7 @@ impl Request {
             let (text, timeout) = (self.text.as_str(), self.timeout);
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
                 // Nothing can be evaluated in no time, but wrong syntax is told all the same.
-                thread.parse(text, &services.options.parser)?;
+                thread.parse(text, &services.options.parser).map_err(refused)?;
                 return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
             }
             let origin = Origin::Http {
@@ -220,26 +222,42 @@ pub(super) async fn range(
     request.run(services, evaluate).await
 }
 
-/// Exemplars of the series that the query's selectors ask for.
-pub(super) async fn exemplars(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
+fn refused(err: ParseErrors) -> ApiError {
+    ApiError::parameter("query", err)
+}
+
+/// Exemplars of the series that the query's selectors ask for; no content when there is none.
+pub(super) async fn exemplars(
+    State(services): State<Arc<Services>>,
+    params: Params,
+) -> Result<Response, ApiError> {
     let range = params.range()?;
-    answering(&Arc::clone(&services), move |thread| {
-        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+    if range.max_ms < range.min_ms {
+        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
+    }
+    let answered = Arc::clone(&services);
+    let found = answering(&answered, move |thread| {
+        let parsed = thread.parse(params.get("query"), &services.options.parser);
+        let expr = parsed.map_err(|err| ApiError::bad_data(err.to_string()))?;
         let mut written: Vec<&[WrittenMatcher]> = Vec::new();
         expr.walk(&mut |own| {
             if let ExprKind::VectorSelector(selector) = &own.kind {
                 written.push(&selector.matchers);
             }
         });
+        if written.is_empty() {
+            return Ok(None);
+        }
         let sets = thread.compile(&written)?;
-        Ok(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range))))
-    })
-    .await
+        Ok(Some(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range)))))
+    });
+    let found = found.await?;
+    Ok(found.map_or_else(|| StatusCode::NO_CONTENT.into_response(), Success::into_response))
 }
 
 pub(super) async fn format(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     answering(&Arc::clone(&services), move |thread| {
-        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+        let expr = thread.parse(params.get("query"), &services.options.parser).map_err(refused)?;
         Ok(Success::of(&pretty(&expr)))
     })
     .await
@@ -247,7 +265,7 @@ pub(super) async fn format(State(services): State<Arc<Services>>, params: Params
 
 pub(super) async fn parse(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
     answering(&Arc::clone(&services), move |thread| {
-        let expr = thread.parse(params.get("query"), &services.options.parser)?;
+        let expr = thread.parse(params.get("query"), &services.options.parser).map_err(refused)?;
         Ok(Success::of(&tree::tree(&expr)))
     })
     .await

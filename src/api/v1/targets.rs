@@ -33,30 +33,43 @@ fn target_json(target: &TargetStatus, global_url: String) -> Value {
 }
 
 /// A target's URL as others reach it: our own host name instead of a loopback address.
-fn global_url(scrape_url: &str, external_url: &str) -> String {
+/// The port at which we listen ourselves takes the external one's place, too.
+fn global_url(scrape_url: &str, external_url: &str, own_port: &str) -> String {
     let (Ok(mut url), Ok(external)) = (url::Url::parse(scrape_url), url::Url::parse(external_url))
     else {
         return scrape_url.to_owned();
     };
     if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        let is_own = url.port_or_known_default().is_some_and(|port| port.to_string() == own_port);
         let _ = url.set_host(external.host_str());
+        if is_own {
+            let _ = url.set_scheme(external.scheme());
+            let _ = url.set_port(external.port());
+        }
     }
     url.to_string()
 }
 
 pub(super) async fn targets(State(services): State<Arc<Services>>, params: Params) -> ApiResult {
-    let (state, wanted_pool) = (params.get("state"), params.get("scrapePool"));
-    let show_active = matches!(state, "" | "any" | "active");
-    let show_dropped = matches!(state, "" | "any" | "dropped");
+    let (state, wanted_pool) = (params.get("state").to_lowercase(), params.get("scrapePool"));
+    let show_active = matches!(&*state, "" | "any" | "active");
+    let show_dropped = matches!(&*state, "" | "any" | "dropped");
+    let listen = services.options.flags.get("web.listen-address").map_or("", String::as_str);
+    let first = listen.split(',').next().unwrap_or_default();
+    let own_port = first.rsplit_once(':').map_or("", |(_, port)| port);
     let (mut active, mut dropped) = (Vec::new(), Vec::new());
     let mut dropped_counts = BTreeMap::new();
     for pool in services.scrape.status() {
+        dropped_counts.insert(pool.name.clone(), pool.dropped_count);
         if !wanted_pool.is_empty() && pool.name != wanted_pool {
             continue;
         }
         if show_active {
             active.extend(pool.active.iter().map(|target| {
-                target_json(target, global_url(&target.url, &services.options.external_url))
+                target_json(
+                    target,
+                    global_url(&target.url, &services.options.external_url, own_port),
+                )
             }));
         }
         if show_dropped {
@@ -65,12 +78,11 @@ pub(super) async fn targets(State(services): State<Arc<Services>>, params: Param
                 json!({ "discoveredLabels": labels, "scrapePool": pool.name })
             }));
         }
-        dropped_counts.insert(pool.name, pool.dropped_count);
     }
     Ok(Success::of(&json!({
         "activeTargets": active,
         "droppedTargets": dropped,
-        "droppedTargetCounts": dropped_counts,
+        "droppedTargetCounts": show_dropped.then_some(dropped_counts),
     })))
 }
 
@@ -80,32 +92,35 @@ pub(super) async fn metadata(State(services): State<Arc<Services>>, params: Para
 }
 
 fn target_metadata(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
-    let (metric, limit) = (params.get("metric"), params.limit()?);
+    let (metric, limit) = (params.get("metric"), params.open_count("limit")?);
     let selector = Some(params.get("match_target")).filter(|text| !text.is_empty());
-    let parse = |text: &str| parser::parse_metric_selector(text, &services.options.parser);
+    let parse = |text: &str| parser::parse_any_selector(text, &services.options.parser);
     let refused = |err: &dyn std::fmt::Display| ApiError::parameter("match_target", err);
     let sets = thread.selectors(selector.into_iter(), parse, refused)?;
-    let mut found = Vec::new();
-    for entry in services.scrape.metadata() {
+    let (mut found, mut last) = (Vec::new(), None);
+    let entries = services.scrape.metadata();
+    for entry in &entries {
         let labels = &entry.target_labels;
+        // The limit is looked at before each target, whose entries are all listed.
+        if last != Some(labels) && limit.is_some_and(|limit| limit <= found.len()) {
+            break;
+        }
+        last = Some(labels);
         let target_matches =
             sets.iter().flatten().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
         if !target_matches || (!metric.is_empty() && entry.metric != metric) {
             continue;
         }
-        if limit > 0 && found.len() == limit {
-            break;
-        }
-        found.push(json!({
+        let mut shown = json!({
             "target": labels_json(labels),
-            "metric": entry.metric,
             "type": entry.metadata.metric_type.as_str(),
             "help": entry.metadata.help,
             "unit": entry.metadata.unit,
-        }));
-    }
-    if found.is_empty() {
-        return Err(ApiError::new(ErrorType::NotFound, "specified metadata not found"));
+        });
+        if metric.is_empty() {
+            shown["metric"] = json!(entry.metric);
+        }
+        found.push(shown);
     }
     Ok(Success::of(&found))
 }
@@ -189,7 +204,8 @@ mod tests {
 
     #[test]
     fn loopback_targets_are_shown_under_our_own_name() {
-        let global = |url| global_url(url, "http://prom.example:9090");
+        let global = |url| global_url(url, "https://prom.example", "9090");
+        assert_eq!(global("http://localhost:9090/metrics"), "https://prom.example/metrics");
         assert_eq!(global("http://127.0.0.1:9100/metrics"), "http://prom.example:9100/metrics");
         assert_eq!(global("http://db:9100/metrics"), "http://db:9100/metrics");
     }

@@ -179,7 +179,8 @@ impl Item<'_> {
         for step in 0..self.values.len() {
             if let Some(histogram) = self.histogram(step) {
                 self.histograms[step] = Some(Arc::new(histogram.scaled(-1.0)));
-            } else if !is_absent(self.values[step]) {
+            } else if !self.values[step].is_nan() {
+                // A NaN without its sign may be the marker of absence.
                 self.values[step] = -self.values[step];
             }
         }

@@ -57,7 +57,8 @@ impl Elementwise {
 
 fn plain(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
-        "abs" => f64::abs,
+        // A NaN without its sign may be the marker of absence.
+        "abs" => |value| if value.is_nan() { value } else { value.abs() },
         "ceil" => f64::ceil,
         "floor" => f64::floor,
         "exp" => f64::exp,

@@ -18,7 +18,10 @@ pub(in super::super) struct Date {
 impl Date {
     /// The day of a moment in seconds since 1970.
     pub(in super::super) fn of(seconds: i64) -> Self {
-        let days = seconds.div_euclid(DAY_SECONDS);
+        Self::of_days(seconds.div_euclid(DAY_SECONDS))
+    }
+
+    fn of_days(days: i64) -> Self {
         // Counted from 0000-03-01, so that the leap day ends a year; 400 years have 146,097 days.
         let shifted = days + 719_468;
         let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
@@ -50,17 +53,28 @@ impl Date {
     }
 }
 
+/// Whole seconds as Go gets them from a float: whatever is none becomes the least number, and that
+/// wraps around to the greatest moment.
+fn seconds(value: f64) -> i128 {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if -END < value && value < END { value as i128 } else { 1 << 63 }
+}
+
+fn days(value: f64) -> i64 {
+    seconds(value).div_euclid(i128::from(DAY_SECONDS)) as i64
+}
+
 /// The function of seconds since 1970 with this name.
 pub(super) fn part(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
-        "minute" => |value| ((value as i64).rem_euclid(3_600) / 60) as f64,
-        "hour" => |value| ((value as i64).rem_euclid(DAY_SECONDS) / 3_600) as f64,
-        "day_of_week" => |value| Date::of(value as i64).weekday as f64,
-        "day_of_month" => |value| Date::of(value as i64).day as f64,
-        "day_of_year" => |value| Date::of(value as i64).day_of_year() as f64,
-        "days_in_month" => |value| Date::of(value as i64).days_in_month() as f64,
-        "month" => |value| Date::of(value as i64).month as f64,
-        "year" => |value| Date::of(value as i64).year as f64,
+        "minute" => |value| (seconds(value).rem_euclid(3_600) / 60) as f64,
+        "hour" => |value| (seconds(value).rem_euclid(i128::from(DAY_SECONDS)) / 3_600) as f64,
+        "day_of_week" => |value| Date::of_days(days(value)).weekday as f64,
+        "day_of_month" => |value| Date::of_days(days(value)).day as f64,
+        "day_of_year" => |value| Date::of_days(days(value)).day_of_year() as f64,
+        "days_in_month" => |value| Date::of_days(days(value)).days_in_month() as f64,
+        "month" => |value| Date::of_days(days(value)).month as f64,
+        "year" => |value| Date::of_days(days(value)).year as f64,
         _ => return None,
     })
 }
@@ -68,6 +82,14 @@ pub(super) fn part(name: &str) -> Option<fn(f64) -> f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_moment_is_the_last_one() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e30, -1e30] {
+            let parts = ["year", "hour"].map(|name| part(name).unwrap()(value));
+            assert_eq!(parts, [292_277_026_596.0, 15.0]);
+        }
+    }
 
     #[test]
     fn dates_agree_with_a_calendar() {
