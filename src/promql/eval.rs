@@ -21,6 +21,7 @@ mod plan;
 mod range;
 mod selector;
 mod series;
+mod tables;
 
 use std::time::Duration;
 
@@ -243,8 +244,12 @@ impl<'e> Evaluator<'e> {
             }
             ValueType::Matrix => self.matrix(root, steps),
             ValueType::Vector => {
-                let series = self.vector(root, steps)?;
-                let series = without_names(series)?;
+                let mut series = self.vector(root, steps)?;
+                if self.env.delayed_name_removal || !is_checked(root) {
+                    series = without_names(series)?;
+                }
+                let (each, what) = result_bytes(&series, instant);
+                self.take_bytes(each, what)?;
                 if !instant {
                     // The columns are given up one after the other while the points are made.
                     let points: u64 = series.iter().map(Series::present_count).sum();
@@ -392,6 +397,7 @@ impl<'e> Evaluator<'e> {
         for mut series in self.vector(node, steps)? {
             let item = Item {
                 labels: &series.labels,
+                position: 0,
                 drop_name: series.drop_name,
                 values: &mut series.values,
                 histograms: &mut series.histograms,
@@ -555,6 +561,16 @@ fn too_many_samples() -> QueryError {
     )
 }
 
+/// Whether the series of a node are known to differ from each other.
+fn is_checked(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Selector(_) | Kind::Aggregate(_) => true,
+        Kind::Invariant(inner) => is_checked(inner),
+        Kind::Shared { inner, .. } => is_checked(inner),
+        _ => functions::is_one_by_one(node),
+    }
+}
+
 /// The end of delayed name removal.
 fn without_names(mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
     for one in series.iter_mut().filter(|series| series.drop_name) {
@@ -588,6 +604,15 @@ fn is_unique_without_name(node: &Node) -> bool {
             .all(|side| side.is_scalar() || is_unique_without_name(side)),
         _ => false,
     }
+}
+
+/// What the result takes beside its columns, and what that is.
+fn result_bytes(series: &[Series], instant: bool) -> (usize, &'static str) {
+    if instant {
+        return (size_of_val(series), "samples of the result");
+    }
+    let points: u64 = series.iter().map(Series::present_count).sum();
+    (size_of::<(i64, f64)>() * points as usize, "points of the result")
 }
 
 /// Columns as points.

@@ -12,13 +12,14 @@ pub mod merge;
 pub mod segment_reader;
 mod selections;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::delete::visible;
 use super::fingerprint::{compare_canonical, parse_canonical};
@@ -34,7 +35,7 @@ use super::version::{OpenSegment, Version};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
-use columns::{LogColumns, Piece, SharedTimes};
+use columns::{LogColumns, LogView, Piece, Places};
 use merge::{Parts, Sharing, Times};
 use segment_reader::TimestampColumns;
 use selections::{Found, Key, Selections};
@@ -142,7 +143,8 @@ struct Blocks {
     /// Columns of segments.
     sealed: TimestampColumns,
     columns: Arc<LogColumns>,
-    times: SharedTimes,
+    /// What is visible of log files.
+    logs: Vec<LogView>,
     stride: OnceLock<Stride>,
     ahead: Mutex<Vec<Arc<Ahead>>>,
 }
@@ -218,17 +220,24 @@ impl Store {
             0 => Arc::clone(all),
             max => all.get(..max).map_or_else(|| Arc::clone(all), Into::into),
         };
+        let memo = (Arc::clone(&found.memo), found.sources.len());
+        let logs = snapshot.logs(range);
+        let view =
+            |log: &Arc<LogFile>| LogView::new(Arc::clone(log), snapshot.limit_bytes(log), range);
+        let logs = logs.map(view).collect();
         let blocks = Blocks {
             snapshot,
             range,
             found,
             sealed: TimestampColumns::default(),
             columns: Arc::clone(&self.kept.columns),
-            times: SharedTimes::default(),
+            logs,
             stride: OnceLock::new(),
             ahead: Mutex::default(),
         };
-        Ok(Selection::new(series, Box::new(blocks)))
+        let is_whole = series.len() == memo.1;
+        let selection = Selection::new(series, Box::new(blocks));
+        Ok(if is_whole { selection.with_memo(memo.0) } else { selection })
     }
 
     /// Series of the head that fulfil the matchers and may have samples in the range.
@@ -343,7 +352,7 @@ fn with_chunks(
         }
     }
     snapshot.check_whole(range)?;
-    Ok(Arc::new(Found { series: series.into(), sources: sources.into() }))
+    Ok(Arc::new(Found::new(series.into(), sources.into())))
 }
 
 /// The series of head and segments in label order.
@@ -375,7 +384,7 @@ fn find(
     all.dedup_by(|again, first| again.0 == first.0 && first.1.absorb(&mut again.1));
     let (series, sources): (Vec<_>, Vec<_>) =
         all.into_iter().map(|(labels, source)| (SeriesMeta::new(labels), source)).unzip();
-    Ok(Found { series: series.into(), sources: sources.into() })
+    Ok(Found::new(series.into(), sources.into()))
 }
 
 /// The series of a selection while it is put together.
@@ -443,12 +452,12 @@ impl Blocks {
 
     fn find_stride(&self) -> Stride {
         let sources = &self.found.sources;
-        let rows = |log: &Arc<LogFile>| {
-            let directory = log.directory().read();
+        let rows = |view: &LogView| {
+            let directory = view.log().directory().read();
             let groups = (0..).map_while(|group| directory.group(group));
             groups.map(|group| group.rows.len()).max().unwrap_or(0)
         };
-        let rows: usize = self.snapshot.logs(self.range).map(rows).sum();
+        let rows: usize = self.logs.iter().map(rows).sum();
         if rows == 0 || self.columns.has_room(rows.saturating_mul(sources.len())) {
             self.prepare();
             return Stride { series: BLOCK_SERIES_MAX, keep: true };
@@ -460,28 +469,35 @@ impl Blocks {
 
     /// Goes through the rows of log files once for all blocks.
     fn prepare(&self) {
-        if self.found.sources.len() <= BLOCK_SERIES_MAX {
+        let count = self.found.sources.len();
+        if count <= BLOCK_SERIES_MAX {
             return;
         }
-        let sources = (0..).zip(self.found.sources.iter());
-        let head: Vec<_> = sources.filter_map(|(at, own)| Some((at, own.head?))).collect();
-        for log in self.snapshot.logs(self.range) {
+        for view in &self.logs {
+            // Once, when the first query of a selection comes.
+            if self.found.is_prepared(view.log().id(), view.limit_bytes()) {
+                continue;
+            }
+            let places = Places::find(view.log(), &self.head_of(0, count));
             // What goes wrong here goes wrong again where the columns are read.
-            let _ = self.columns.prepare((log, self.snapshot.limit_bytes(log)), &head);
+            let _ = self.columns.prepare(view, &places);
         }
+    }
+
+    /// The series of the head among some of the selection, by position among those.
+    fn head_of(&self, start: usize, end: usize) -> Vec<(usize, SeriesRef)> {
+        let sources = self.found.sources.get(start..end).unwrap_or(&[]);
+        (0..).zip(sources).filter_map(|(at, source)| Some((at, source.head?))).collect()
     }
 
     fn load(&self, start: usize, end: usize) -> Result<Vec<SeriesColumns>, QueryError> {
         let sources = self.found.sources.get(start..end).unwrap_or(&[]);
         let mut all: Vec<Gathering> = sources.iter().map(|_| Gathering::Nothing).collect();
-        let mut scratch = Vec::new();
         for (source, target) in sources.iter().zip(&mut all) {
-            self.load_sealed(source, target, &mut scratch)?;
+            self.load_sealed(source, target)?;
         }
-        let head: Vec<_> =
-            (0..).zip(sources).filter_map(|(at, source)| Some((at, source.head?))).collect();
-        for log in self.snapshot.logs(self.range) {
-            self.load_log(log, &head, &mut all)?;
+        for view in &self.logs {
+            self.load_log(view, start..end, &mut all)?;
         }
         self.snapshot.check_whole(self.range)?;
         let mut sharing = Sharing::default();
@@ -496,17 +512,11 @@ impl Blocks {
         Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
     }
 
-    fn load_sealed(
-        &self,
-        source: &Source,
-        target: &mut Gathering,
-        scratch: &mut Vec<f64>,
-    ) -> Result<(), QueryError> {
+    fn load_sealed(&self, source: &Source, target: &mut Gathering) -> Result<(), QueryError> {
         for (segment, ordinal) in &source.segments {
             let own = &self.snapshot.version.segments[*segment as usize];
             if own.hidden.is_empty() {
-                let piece =
-                    self.sealed.piece(*segment, &own.segment, *ordinal, self.range, scratch)?;
+                let piece = self.sealed.piece(*segment, &own.segment, *ordinal, self.range)?;
                 if let Some(piece) = piece {
                     target.push(piece);
                     continue;
@@ -522,25 +532,32 @@ impl Blocks {
 
     fn load_log(
         &self,
-        log: &LogFile,
-        head: &[(usize, SeriesRef)],
+        view: &LogView,
+        series: Range<usize>,
         all: &mut [Gathering],
     ) -> Result<(), QueryError> {
-        let limit_bytes = self.snapshot.limit_bytes(log);
-        let file = (log, limit_bytes);
-        let (reach, keep) = ((self.range, &self.times), self.strides().keep);
+        let log = view.log();
         let hidden = self.snapshot.version.hidden_in_log(log);
-        let is_whole =
-            |own: &(usize, SeriesRef)| !hidden.iter().any(|hidden| hidden.series.contains(own.1));
-        let (head, partly): (Vec<_>, Vec<_>) = head.iter().copied().partition(is_whole);
-        let mut others = self.columns.read(file, &head, reach, keep, &mut |at, piece| {
+        let find = || Places::find(log, &self.head_of(series.start, series.end));
+        let (places, partly) = if hidden.is_empty() {
+            (self.found.places(log.id(), &series, find), Vec::new())
+        } else {
+            let is_whole = |own: &(usize, SeriesRef)| {
+                !hidden.iter().any(|hidden| hidden.series.contains(own.1))
+            };
+            let head = self.head_of(series.start, series.end);
+            let (whole, partly): (Vec<_>, Vec<_>) = head.into_iter().partition(is_whole);
+            (Arc::new(Places::find(log, &whole)), partly)
+        };
+        self.columns.read(view, &places, self.strides().keep, &mut |at, piece| {
             all[at].push(piece);
         })?;
-        others.extend(partly);
+        let others: Vec<_> = places.others().iter().copied().chain(partly).collect();
         for some in others.chunks(BLOCK_SERIES_MAX) {
             let wanted: Vec<_> = (0..).zip(some).map(|(at, (_, series))| (at, *series)).collect();
             let mut parts: Vec<_> =
                 some.iter().map(|(at, _)| std::mem::take(all[*at].parts())).collect();
+            let limit_bytes = view.limit_bytes();
             log_reader::read_visible(log, limit_bytes, &wanted, self.range, &hidden, &mut parts)?;
             for ((at, _), parts) in some.iter().zip(parts) {
                 all[*at] = Gathering::Several(parts);
@@ -586,7 +603,7 @@ impl Gathering {
             Self::Nothing => SeriesColumns::default(),
             Self::One((timestamps_ms, values)) => {
                 let run = Run { timestamps_ms, values: Column::Floats(values), starts_ms: None };
-                SeriesColumns { runs: vec![run] }
+                SeriesColumns { runs: smallvec![run] }
             }
             Self::Several(parts) => parts.finish(sharing),
         }

@@ -2,14 +2,21 @@
 //!
 //! A [`Selection`] fixes what the whole query sees. Memory is bounded by the blocks in flight.
 
+mod slice;
+
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
 use crate::model::sample::TimeRange;
+pub use slice::Slice;
 
 /// Position of a series within one selection, in label order.
 pub type QueryOrdinal = u32;
@@ -102,9 +109,43 @@ pub trait BlockSource: Send + Sync {
     }
 }
 
+/// Things that a [`Memo`] remembers.
+const MEMO_MAX: usize = 8;
+
+/// What readers have derived from the labels of a selection's series, kept as long as the store
+/// keeps the selection.
+#[derive(Default)]
+pub struct Memo(Mutex<Vec<(String, Arc<dyn Any + Send + Sync>)>>);
+
+impl Memo {
+    /// What was derived under this key, or what `make` derives; kept when `is_kept` says so.
+    pub fn get<T: Send + Sync + 'static>(
+        &self,
+        key: &str,
+        is_kept: impl FnOnce(&T) -> bool,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let known =
+            self.0.lock().iter().find(|(own, _)| own == key).map(|(_, known)| known.clone());
+        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
+            return known;
+        }
+        let made = Arc::new(make());
+        if is_kept(&made) {
+            let mut all = self.0.lock();
+            if all.len() == MEMO_MAX {
+                all.remove(0);
+            }
+            all.push((key.to_owned(), made.clone()));
+        }
+        made
+    }
+}
+
 /// The series of a query, and a door to their samples.
 pub struct Selection {
     series: Arc<[SeriesMeta]>,
+    memo: Arc<Memo>,
     source: Box<dyn BlockSource>,
 }
 
@@ -113,7 +154,17 @@ impl Selection {
     pub fn new(series: impl Into<Arc<[SeriesMeta]>>, source: Box<dyn BlockSource>) -> Self {
         let series = series.into();
         debug_assert!(series.is_sorted_by(|a, b| a.labels < b.labels), "label order, no duplicate");
-        Self { series, source }
+        Self { series, memo: Arc::default(), source }
+    }
+
+    /// With what was remembered of the same series.
+    pub fn with_memo(self, memo: Arc<Memo>) -> Self {
+        Self { memo, ..self }
+    }
+
+    /// What is remembered of the series.
+    pub fn memo(&self) -> &Memo {
+        &self.memo
     }
 
     /// A selection without series.
@@ -160,7 +211,7 @@ pub struct ColumnBlock {
 #[derive(Clone, Debug, Default)]
 pub struct SeriesColumns {
     /// Runs; mostly one.
-    pub runs: Vec<Run>,
+    pub runs: SmallVec<[Run; 1]>,
 }
 
 /// Samples of one kind.
@@ -189,7 +240,7 @@ impl Run {
         Some(Cow::Owned(Self {
             timestamps_ms: times[start..end].into(),
             values: match &self.values {
-                Column::Floats(values) => Column::Floats(values[start..end].into()),
+                Column::Floats(values) => Column::Floats(values.part(start..end)),
                 Column::Histograms(values) => Column::Histograms(values[start..end].into()),
             },
             starts_ms: self.starts_ms.as_ref().map(|starts| starts[start..end].into()),
@@ -201,7 +252,7 @@ impl Run {
 #[derive(Clone, Debug)]
 pub enum Column {
     /// Plain values; any bit pattern.
-    Floats(Arc<[f64]>),
+    Floats(Slice<f64>),
     /// Native histograms; neighbours may share one allocation.
     Histograms(Arc<[Arc<Histogram>]>),
 }

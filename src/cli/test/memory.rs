@@ -202,7 +202,7 @@ impl BlockSource for Columns {
     fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError> {
         let columns = self.0[first as usize..][..count].iter();
         Ok(ColumnBlock {
-            series: columns.map(|runs| SeriesColumns { runs: runs.clone() }).collect(),
+            series: columns.map(|runs| SeriesColumns { runs: runs.clone().into() }).collect(),
         })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Folds take series as they are streamed and hold one cell for each group and step.
 
+mod assigned;
 mod choose;
 mod fold;
 mod native;
 
 use std::fmt::Write as _;
 use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
 
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -15,11 +17,13 @@ use crate::model::float::format_plain;
 use crate::model::labels::{Labels, quote};
 use crate::promql::ast::{AggregateOp, Grouping, Span};
 use crate::promql::engine::QueryError;
+use crate::storage::select::Selection;
 
 use super::functions::numeric::quantile;
 use super::labels::{Groups, Projection};
 use super::plan::{Aggregate, Node};
 use super::{Collect, Evaluator, Item, Series, Steps, absent, is_absent};
+use assigned::{Assigned, InBlock};
 use fold::{Average, Cells, Count, Group, Max, Min, OnHistogram, Stddev, Stdvar, Sums};
 use native::Natives;
 
@@ -32,6 +36,8 @@ struct Grouped {
     /// Whether any series of the group has lost its name.
     drop_name: Vec<bool>,
     delayed: bool,
+    /// Groups that are known already, in a block of a selection.
+    assigned: Option<InBlock>,
 }
 
 impl Grouped {
@@ -42,11 +48,22 @@ impl Grouped {
             labels: Vec::new(),
             drop_name: Vec::new(),
             delayed,
+            assigned: None,
         }
     }
 
     /// The group that a group of the same grouping belongs to.
     fn absorb(&mut self, other: &Self, group: usize) -> usize {
+        if let (Some(own), Some(theirs)) = (&mut self.assigned, &other.assigned) {
+            let whole = theirs.whole[group];
+            let (into, new) = own.merged_into(whole);
+            if new {
+                self.labels.push(other.labels[group].clone());
+                self.drop_name.push(false);
+            }
+            self.drop_name[into] |= other.drop_name[group];
+            return into;
+        }
         let labels = &other.labels[group];
         let (into, new) = self.groups.of(&self.projection, labels, false);
         if new {
@@ -55,6 +72,19 @@ impl Grouped {
         }
         self.drop_name[into] |= other.drop_name[group];
         into
+    }
+
+    /// The group of a series of the block for which the groups were assigned.
+    fn of_position(&mut self, position: u32, drop_name: bool) -> Option<usize> {
+        let assigned = self.assigned.as_mut()?;
+        let (group, new) = assigned.of(position)?;
+        if new {
+            let whole = assigned.whole[group] as usize;
+            self.labels.push(assigned.all.labels[whole].clone());
+            self.drop_name.push(false);
+        }
+        self.drop_name[group] |= drop_name && self.delayed;
+        Some(group)
     }
 
     fn of(&mut self, labels: &Labels, drop_name: bool) -> usize {
@@ -83,6 +113,10 @@ struct Folding<'f, C> {
     delayed: bool,
     steps: Steps,
     span: Span,
+    /// Whether names are dropped before series are grouped.
+    drop_now: bool,
+    /// The groups of the selected series, once these are known.
+    assigned: OnceLock<Arc<Assigned>>,
     cells: PhantomData<fn() -> C>,
 }
 
@@ -119,6 +153,16 @@ impl<C: Cells> Folded<C> {
 impl<C: Cells> Collect for Folding<'_, C> {
     type Part = Folded<C>;
 
+    fn begin(&self, selection: &Selection) -> usize {
+        let make = || Assigned::new(selection, &projection(self.grouping), self.drop_now);
+        let Grouping { labels, without, .. } = self.grouping;
+        let key = format!("{without} {} {labels:?}", self.drop_now);
+        let assigned = selection.memo().get(&key, Assigned::is_small, make);
+        let bytes = assigned.bytes();
+        let _ = self.assigned.set(assigned);
+        bytes
+    }
+
     fn empty(&self) -> Folded<C> {
         Folded {
             grouped: Grouped::new(self.grouping, self.delayed),
@@ -133,7 +177,7 @@ impl<C: Cells> Collect for Folding<'_, C> {
         own: &mut Evaluator<'_>,
         mut item: Item<'_>,
     ) -> Result<(), QueryError> {
-        let group = part.grouped.of(item.labels, item.drop_name);
+        let group = self.group(part, own, &item);
         if let OnHistogram::Ignore(name) = C::ON_HISTOGRAM
             && item.drop_histograms()
         {
@@ -153,6 +197,23 @@ impl<C: Cells> Collect for Folding<'_, C> {
         }
         part.cells.add(place, item.values);
         Ok(())
+    }
+}
+
+impl<C: Cells> Folding<'_, C> {
+    /// The group of a series: by its position where that is known to decide.
+    fn group(&self, part: &mut Folded<C>, own: &Evaluator<'_>, item: &Item<'_>) -> usize {
+        let known = self.assigned.get().zip(own.block());
+        if let Some((all, block)) = known {
+            debug_assert_eq!(item.drop_name && !self.delayed, self.drop_now);
+            if part.grouped.assigned.is_none() {
+                part.grouped.assigned = Some(InBlock::new(Arc::clone(all), block));
+            }
+            if let Some(group) = part.grouped.of_position(item.position, item.drop_name) {
+                return group;
+            }
+        }
+        part.grouped.of(item.labels, item.drop_name)
     }
 }
 
@@ -191,8 +252,15 @@ impl Evaluator<'_> {
         steps: Steps,
     ) -> Result<Vec<Series>, QueryError> {
         let delayed = self.env.delayed_name_removal;
-        let folding =
-            Folding::<C> { grouping, delayed, steps, span: inner.span, cells: PhantomData };
+        let folding = Folding::<C> {
+            grouping,
+            delayed,
+            steps,
+            span: inner.span,
+            drop_now: !delayed && super::functions::drops_names(inner),
+            assigned: OnceLock::new(),
+            cells: PhantomData,
+        };
         let mut folded: Option<Folded<C>> = None;
         if self.is_streamed(inner) {
             let before = self.samples;

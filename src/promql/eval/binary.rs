@@ -67,6 +67,11 @@ fn changes_meaning(op: BinaryOp) -> bool {
         && !matches!(op, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
 }
 
+/// Whether the result of a vector and a scalar loses its name.
+pub(super) fn renames(binary: &Binary) -> bool {
+    changes_meaning(binary.op) || binary.return_bool
+}
+
 /// One element of the result; absent when a comparison filters it out.
 fn element(op: BinaryOp, return_bool: bool, lhs: f64, rhs: f64) -> f64 {
     match compare(op, lhs, rhs) {
@@ -91,7 +96,7 @@ impl<'e> Evaluator<'e> {
         let (scalar, vector) =
             if scalar_first { (&binary.lhs, &binary.rhs) } else { (&binary.rhs, &binary.lhs) };
         let scalars = self.scalar(scalar, steps)?;
-        let renames = changes_meaning(op) || return_bool;
+        let renames = renames(binary);
         let mut remarks = Remarks::new();
         self.stream(vector, steps, &mut |own, item| {
             if !item.histograms.is_empty() || is_trim(op) {

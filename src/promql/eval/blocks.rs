@@ -22,6 +22,7 @@ use super::functions::over_range::RangeFunction;
 use super::plan::{Kind, Node, Selector};
 use super::range::range_argument;
 use super::selector::reach;
+use super::tables::ChainTables;
 use super::{Environment, Evaluator, Item, Steps, functions};
 
 /// Units of work that may be finished before the one that is merged next, for each thread.
@@ -70,6 +71,7 @@ pub(super) struct Part<'e> {
     /// Number of the block.
     block: usize,
     scalars: &'e ScalarValues,
+    tables: &'e ChainTables,
 }
 
 /// Values of the scalars of a chain, by the address of their nodes.
@@ -80,6 +82,11 @@ pub(super) struct ScalarValues(Vec<(usize, Vec<f64>)>);
 pub(super) trait Collect: Sync {
     /// Of one block.
     type Part: Send;
+
+    /// Told of the series of all blocks before any of them. What it keeps is counted in bytes.
+    fn begin(&self, _: &Selection) -> usize {
+        0
+    }
 
     /// Of no series.
     fn empty(&self) -> Self::Part;
@@ -115,6 +122,7 @@ struct Chain<'c> {
     selector: &'c Selector,
     selection: &'c Selection,
     scalars: &'c ScalarValues,
+    tables: &'c ChainTables,
     /// What others hold.
     held: SampleCounts,
     /// Whether samples are counted by step.
@@ -124,7 +132,21 @@ struct Chain<'c> {
     blocks: usize,
 }
 
+/// About what a series and a step of it take, and what a thread should have to do, in nanoseconds:
+/// starting it takes about a tenth of that.
+const SERIES_NS: usize = 250;
+const STEP_NS: usize = 6;
+// Tests have little to do, but shall use threads.
+const HELPER_NS: usize = if cfg!(debug_assertions) { 1 } else { 1_000_000 };
+
 impl Chain<'_> {
+    /// How many threads have enough to do.
+    fn helpers_wanted(&self) -> usize {
+        let series = self.selection.series().len();
+        let step_ns = STEP_NS.saturating_mul(self.steps.count);
+        series.saturating_mul(SERIES_NS.saturating_add(step_ns)) / HELPER_NS
+    }
+
     fn units(&self) -> usize {
         self.blocks.div_ceil(self.stride)
     }
@@ -143,10 +165,10 @@ impl Chain<'_> {
         block: usize,
         collect: &C,
     ) -> Result<Outcome<C::Part>, QueryError> {
-        let Self { env, selector, selection, scalars, .. } = *self;
+        let Self { env, selector, selection, scalars, tables, .. } = *self;
         let held = self.held;
         let samples = SampleCounts { peak: held.current, total: 0, read: 0, ..held };
-        let part = Part { selector, selection, block, scalars };
+        let part = Part { selector, selection, block, scalars, tables };
         let per_step = self.counts_steps.then(|| PerStep::new(self.steps.count));
         let part = Some(part);
         let mut fork = Evaluator { samples, per_step, part, ..Evaluator::new(env) };
@@ -173,6 +195,16 @@ impl<'e> Evaluator<'e> {
         Some((part.selection, part.block))
     }
 
+    /// What the blocks of a chain share, in a fork.
+    pub(super) fn chain_tables(&self) -> Option<&'e ChainTables> {
+        self.part.map(|part| part.tables)
+    }
+
+    /// Number of the block that a fork evaluates.
+    pub(super) fn block(&self) -> Option<usize> {
+        self.part.map(|part| part.block)
+    }
+
     /// Evaluates a node, whose series come from its operands one by one, block by block, and
     /// passes what `collect` makes of each block to `merge`, in order. A node that cannot be split
     /// is one block.
@@ -196,6 +228,7 @@ impl<'e> Evaluator<'e> {
         let selection =
             self.env.select.select(&leaf.selector.matchers, leaf.range, &SelectHints::default())?;
         self.take_bytes(labels_bytes(&selection), "the labels of selected series")?;
+        self.take_bytes(collect.begin(&selection), "groups of selected series")?;
         let chain = Chain {
             env: self.env,
             node,
@@ -203,6 +236,7 @@ impl<'e> Evaluator<'e> {
             selector: leaf.selector,
             selection: &selection,
             scalars: &scalars,
+            tables: &ChainTables::default(),
             held: self.samples,
             counts_steps: self.per_step.is_some(),
             stride: (selection.stride() / BLOCK_SERIES_MAX).max(1),
@@ -222,7 +256,7 @@ impl<'e> Evaluator<'e> {
             Ok(())
         };
         let units = chain.units();
-        let helpers = chain.env.helpers.take(units - 1);
+        let helpers = chain.env.helpers.take(chain.helpers_wanted().min(units - 1));
         if helpers.count == 0 {
             return (0..units).try_for_each(|unit| take(chain.evaluate(unit, collect)?));
         }

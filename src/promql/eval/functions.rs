@@ -41,6 +41,23 @@ pub(super) fn is_one_by_one(node: &Node) -> bool {
     }
 }
 
+/// Whether the series of a node that treats series one by one come without their names.
+pub(super) fn drops_names(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Negate(_) => true,
+        Kind::Call { function, .. } => {
+            RangeFunction::named(function.name).is_none_or(|function| !function.keeps_name())
+        }
+        Kind::Binary(binary) => {
+            super::binary::renames(binary)
+                || [&binary.lhs, &binary.rhs]
+                    .iter()
+                    .any(|side| !side.is_scalar() && drops_names(side))
+        }
+        _ => false,
+    }
+}
+
 /// Whether a node is a function of a range vector.
 pub(super) fn reads_range(node: &Node) -> bool {
     matches!(&node.kind, Kind::Call { function, .. } if RangeFunction::named(function.name).is_some())

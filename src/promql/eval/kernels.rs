@@ -4,6 +4,8 @@
 //! taken when the processor has it. Both do the same operations in the same order on each lane, so
 //! they give the same bits.
 
+pub(super) mod regular;
+
 use crate::model::sample::STALE_NAN_BITS;
 
 /// A loop.

@@ -12,9 +12,11 @@ use super::counts::samples_of;
 use super::functions::extrapolate::Reaches;
 use super::functions::native;
 use super::functions::over_range::{RangeFunction, Windowed};
+use super::kernels::regular::Regular;
 use super::plan::{Kind, Node, Range, Shift, Subquery};
-use super::selector::{Points, SharedTables};
+use super::selector::Points;
 use super::series::{histogram_at, weight};
+use super::tables::{SharedTables, Trimmed};
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
 
 /// Where windows hold more samples, evaluation may have been broken off.
@@ -35,6 +37,15 @@ pub(super) struct Windows {
     pub(super) read: u64,
     /// For rates, when one has asked.
     pub(super) reaches: OnceLock<Reaches>,
+    /// For sums and their like, when one has asked.
+    regular: OnceLock<Option<Regular>>,
+}
+
+impl Windows {
+    /// Whether all windows are alike.
+    pub(super) fn regular(&self) -> Option<Regular> {
+        *self.regular.get_or_init(|| Regular::of(&self.first, &self.end))
+    }
 }
 
 /// Where the windows lie.
@@ -84,6 +95,7 @@ impl Frame {
             total: 0,
             read: 0,
             reaches: OnceLock::new(),
+            regular: OnceLock::new(),
         };
         let mut newest = 0;
         for step in 0..count {
@@ -109,28 +121,40 @@ impl Frame {
 /// A series of a range vector.
 pub(super) struct RangeItem<'a> {
     pub(super) labels: &'a Labels,
+    /// See [`Item`].
+    pub(super) position: u32,
     pub(super) drop_name: bool,
     /// Without stale markers.
     pub(super) points: &'a Points,
 }
 
 /// Samples without stale markers; the same slices when there is none.
-pub(super) fn without_stale(points: &Points) -> Points {
+pub(super) fn without_stale(points: Points, trimmed: Option<&Trimmed>) -> Points {
     if !kernels::has_absent(&points.values) {
-        return points.clone();
+        return points;
     }
-    let both = points.timestamps_ms.iter().zip(points.values.iter());
-    let kept = both.filter(|(_, value)| !is_absent(**value));
-    let (timestamps_ms, values): (Vec<i64>, Vec<f64>) = kept.unzip();
-    let histograms = points.histograms.as_ref().map(|histograms| {
-        let both = histograms.iter().zip(points.values.iter());
-        both.filter(|(_, value)| !is_absent(**value)).map(|(one, _)| one.clone()).collect()
-    });
-    let starts_ms = points.starts_ms.as_ref().map(|starts_ms| {
-        let both = starts_ms.iter().zip(points.values.iter());
-        both.filter(|(_, value)| !is_absent(**value)).map(|(start_ms, _)| *start_ms).collect()
-    });
-    Points { timestamps_ms: timestamps_ms.into(), values: values.into(), histograms, starts_ms }
+    let is_kept = |at: &usize| !is_absent(points.values[*at]);
+    let timestamps_ms = match trimmed {
+        Some(trimmed) => trimmed.of(&points.timestamps_ms, &points.values),
+        None => Trimmed::default().of(&points.timestamps_ms, &points.values),
+    };
+    let all = 0..points.values.len();
+    let (first, last) = (all.clone().find(is_kept), all.clone().rfind(is_kept));
+    let span = first.zip(last).map_or(0..0, |(first, last)| first..last + 1);
+    let values = if span.len() == timestamps_ms.len() {
+        points.values.part(span)
+    } else {
+        all.clone().filter(is_kept).map(|at| points.values[at]).collect()
+    };
+    let histograms = points
+        .histograms
+        .as_ref()
+        .map(|histograms| all.clone().filter(is_kept).map(|at| histograms[at].clone()).collect());
+    let starts_ms = points
+        .starts_ms
+        .as_ref()
+        .map(|starts_ms| all.clone().filter(is_kept).map(|at| starts_ms[at]).collect());
+    Points { timestamps_ms, values, histograms, starts_ms }
 }
 
 /// The value at `now_ms` on the line through two points; a counter that fell started from zero.
@@ -175,12 +199,14 @@ impl<'e> Evaluator<'e> {
         frame: &Frame,
         visit: Visit<'_, 'e>,
     ) -> Result<(), QueryError> {
-        self.each_series(&range.selector, frame.time_range(), |own, meta, points| {
-            let points = without_stale(&points);
+        let trimmed = self.chain_tables().map(|tables| &tables.trimmed);
+        self.each_series(&range.selector, frame.time_range(), |own, (position, meta), points| {
+            let points = without_stale(points, trimmed);
             if points.values.is_empty() {
                 return Ok(());
             }
-            visit(own, RangeItem { labels: meta.labels(), drop_name: false, points: &points })
+            let labels = meta.labels();
+            visit(own, RangeItem { labels, position, drop_name: false, points: &points })
         })
     }
 
@@ -202,10 +228,10 @@ impl<'e> Evaluator<'e> {
             let histograms = one.histograms.into_iter().map(|one| one.map(without_hint));
             let histograms = (0 < histograms.len()).then(|| histograms.collect());
             let values = one.values.into();
-            let points =
-                without_stale(&Points { timestamps_ms, values, histograms, starts_ms: None });
+            let points = Points { timestamps_ms, values, histograms, starts_ms: None };
+            let points = without_stale(points, None);
             self.spend(points.values.len())?;
-            visit(self, RangeItem { labels, drop_name, points: &points })?;
+            visit(self, RangeItem { labels, position: 0, drop_name, points: &points })?;
         }
         (self.samples.current, self.samples.bytes) = (held, bytes);
         Ok(())
@@ -235,7 +261,7 @@ impl<'e> Evaluator<'e> {
         let params = self.scalar_arguments(args, steps)?;
         let frame = self.frame(node, steps);
         function.assert_allows(frame.boundary)?;
-        let mut tables = SharedTables::new(steps);
+        let mut tables = SharedTables::new(steps, self.chain_tables().map(|all| &all.windows));
         self.take_column::<f64>(steps)?;
         self.take_column::<bool>(steps)?;
         let mut values = vec![absent(); steps.count];
@@ -289,8 +315,9 @@ impl<'e> Evaluator<'e> {
                 own.note_non_counter(item.labels, span);
             }
             let drop_name = item.drop_name || !function.keeps_name();
-            let labels = item.labels;
-            sink(own, Item { labels, drop_name, values: &mut values, histograms: &mut histograms })
+            let (labels, position) = (item.labels, item.position);
+            let (values, histograms) = (&mut values[..], &mut histograms);
+            sink(own, Item { labels, position, drop_name, values, histograms })
         })?;
         self.note_quantiles(args, &params, &evaluated);
         Ok(())
@@ -399,6 +426,7 @@ impl<'e> Evaluator<'e> {
                 own.count_found(weight, |_| weight);
             }
             own.hold(weight)?;
+            own.take_bytes(16 * weight as usize, "samples of the result")?;
             let strip = delayed && item.drop_name;
             let labels =
                 if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };

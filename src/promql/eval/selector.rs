@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use foldhash::HashMap;
-
 use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::sample::TimeRange;
 use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::QueryError;
 use crate::storage::select::{
-    BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, SeriesMeta,
+    BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, SeriesMeta, Slice,
 };
 
 use super::annotations::RangeNotice;
@@ -17,6 +15,7 @@ use super::counts::samples_of;
 use super::functions::native;
 use super::plan::{Selector, Shift};
 use super::series::{Sample, histogram_at, marker, weight};
+use super::tables::SharedTables;
 use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent, kernels};
 
 /// What is taken of a sample.
@@ -36,7 +35,7 @@ pub(super) enum Sampled {
 pub(super) struct Points {
     /// Ascending. Shared between series that were scraped together.
     pub(super) timestamps_ms: Arc<[i64]>,
-    pub(super) values: Arc<[f64]>,
+    pub(super) values: Slice<f64>,
     /// Beside the markers among the values, when there is one.
     pub(super) histograms: Option<Arc<[Option<Arc<Histogram>>]>>,
     /// When counting started, 0 where that is not known; `None` where it is not asked for either.
@@ -46,15 +45,12 @@ pub(super) struct Points {
 impl Points {
     /// All runs as one. Stale markers are still in place.
     pub(super) fn of(columns: SeriesColumns) -> Self {
-        let runs = columns.runs;
-        if let [Run { timestamps_ms, values: Column::Floats(values), starts_ms }] = runs.as_slice()
+        let mut runs = columns.runs;
+        if let [Run { values: Column::Floats(_), .. }] = runs.as_slice()
+            && let Some(Run { timestamps_ms, values: Column::Floats(values), starts_ms }) =
+                runs.pop()
         {
-            return Self {
-                timestamps_ms: Arc::clone(timestamps_ms),
-                values: Arc::clone(values),
-                histograms: None,
-                starts_ms: starts_ms.clone(),
-            };
+            return Self { timestamps_ms, values, histograms: None, starts_ms };
         }
         let (mut timestamps_ms, mut all) = (Vec::new(), Vec::new());
         let mut histograms = Histograms::new();
@@ -105,37 +101,6 @@ impl Points {
     }
 }
 
-/// Steps of all tables that are kept: 64 MiB of the larger kind.
-const TABLE_STEPS_MAX: usize = 8 << 20;
-
-/// Something computed from a timestamp slice alone, once for all series that share it.
-pub(super) struct SharedTables<T> {
-    by_slice: HashMap<*const i64, (Arc<[i64]>, Arc<T>)>,
-    tables_max: usize,
-}
-
-impl<T> SharedTables<T> {
-    pub(super) fn new(steps: Steps) -> Self {
-        let tables_max = (TABLE_STEPS_MAX / steps.count.max(1)).clamp(1, 4096);
-        Self { by_slice: HashMap::default(), tables_max }
-    }
-
-    /// The table of `slice`; the slice is kept, so its address stays its own.
-    pub(super) fn get(&mut self, slice: &Arc<[i64]>, make: impl FnOnce() -> T) -> Arc<T> {
-        if let Some((_, table)) =
-            self.by_slice.get(&slice.as_ptr()).filter(|(own, _)| Arc::ptr_eq(own, slice))
-        {
-            return Arc::clone(table);
-        }
-        if self.tables_max <= self.by_slice.len() {
-            self.by_slice.clear();
-        }
-        let table = Arc::new(make());
-        self.by_slice.insert(slice.as_ptr(), (Arc::clone(slice), Arc::clone(&table)));
-        table
-    }
-}
-
 /// No sample at this step.
 const NONE: u32 = u32::MAX;
 
@@ -169,7 +134,7 @@ impl<'e> Evaluator<'e> {
         &mut self,
         selector: &Selector,
         range: TimeRange,
-        mut visit: impl FnMut(&mut Self, &SeriesMeta, Points) -> Result<(), QueryError>,
+        mut visit: impl FnMut(&mut Self, (u32, &SeriesMeta), Points) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let mut visit_block = |own: &mut Self, selection: &Selection, block: usize| {
             own.check()?;
@@ -177,7 +142,7 @@ impl<'e> Evaluator<'e> {
                 return Ok(());
             };
             let columns = selection.block((block * BLOCK_SERIES_MAX) as u32, series.len())?;
-            for (meta, columns) in series.iter().zip(columns.series) {
+            for (meta, columns) in (0..).zip(series).zip(columns.series) {
                 let mut points = Points::of(columns);
                 own.spend(points.values.len())?;
                 if !own.env.use_start_timestamps {
@@ -211,11 +176,11 @@ impl<'e> Evaluator<'e> {
         let (shift, lookback_ms) = (selector.shift, self.env.lookback_ms);
         let smoothed = selector.boundary == Boundary::Smoothed && sampled == Sampled::Value;
         let range = reach(selector, steps, lookback_ms);
-        let mut tables = SharedTables::new(steps);
+        let mut tables = SharedTables::new(steps, self.chain_tables().map(|all| &all.newest));
         self.take_column::<f64>(steps)?;
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
-        self.each_series(selector, range, |own, meta, points| {
+        self.each_series(selector, range, |own, (position, meta), points| {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
             }
@@ -249,14 +214,17 @@ impl<'e> Evaluator<'e> {
             if count == 0 {
                 return Ok(());
             }
-            count += weight(&histograms);
+            if !histograms.is_empty() {
+                count += weight(&histograms);
+            }
             own.count_found(count, |step| match histogram_at(&values, &histograms, step) {
                 Some(histogram) => samples_of(histogram),
                 None => u64::from(!is_absent(values[step])),
             });
             own.touch(count)?;
             let (labels, drop_name) = (meta.labels(), false);
-            sink(own, Item { labels, drop_name, values: &mut values, histograms: &mut histograms })
+            let (values, histograms) = (&mut values[..], &mut histograms);
+            sink(own, Item { labels, position, drop_name, values, histograms })
         })
     }
 }
@@ -310,7 +278,7 @@ impl Smoothing {
 
     /// Between two samples the value on the line that joins them.
     fn interpolated(self, points: &Points, out: &mut [f64]) {
-        let points = super::range::without_stale(points);
+        let points = super::range::without_stale(points.clone(), None);
         let point = |at: usize| (points.timestamps_ms[at], points.values[at]);
         for (step, out) in out.iter_mut().enumerate() {
             let now_ms = self.now_ms(step);
@@ -336,7 +304,7 @@ impl Evaluator<'_> {
         values: &mut [f64],
         histograms: &mut Histograms,
     ) {
-        let points = super::range::without_stale(points);
+        let points = super::range::without_stale(points.clone(), None);
         let times = &points.timestamps_ms;
         for step in 0..values.len() {
             let now_ms = frame.now_ms(step);

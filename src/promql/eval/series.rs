@@ -161,6 +161,8 @@ fn drop_histograms(values: &mut [f64], histograms: &mut Histograms) -> bool {
 /// A series on its way from one operation to the next.
 pub(super) struct Item<'a> {
     pub(super) labels: &'a Labels,
+    /// In a fork: which series of the block it is.
+    pub(super) position: u32,
     /// The name is to be dropped by whoever keeps the labels.
     pub(super) drop_name: bool,
     pub(super) values: &'a mut [f64],

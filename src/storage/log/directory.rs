@@ -217,8 +217,34 @@ impl Directory {
         self.range
     }
 
-    /// Series with samples, roughly: one that moved or has loose samples too counts again.
+    /// Series with samples, roughly: one that moved or has loose samples or starts too counts
+    /// again. As long as this stays the same, so does the kind of place where each series is.
     pub fn chunk_count(&self) -> u64 {
-        (self.places.len() + self.loose.newest.len() + self.histograms.newest.len()) as u64
+        let chains = [self.loose.newest.len(), self.histograms.newest.len()];
+        (self.places.len() + chains.iter().sum::<usize>() + self.starts.newest.len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers remember by this number where series are.
+    #[test]
+    fn whatever_changes_where_a_series_is_changes_the_count() {
+        let mut directory = Directory::default();
+        let mut last = directory.chunk_count();
+        let changes: [&dyn Fn(&mut Directory); 5] = [
+            &|own| own.add_members(0, &[7]).unwrap(),
+            &|own| own.add_loose(7, 10, 1000),
+            &|own| own.add_histogram(7, 20, 2000),
+            &|own| own.add_start(7, 30, 500),
+            &|own| own.add_members(1, &[7]).unwrap(),
+        ];
+        for change in changes {
+            change(&mut directory);
+            assert!(last < directory.chunk_count());
+            last = directory.chunk_count();
+        }
     }
 }

@@ -7,8 +7,8 @@
 //! is before stays as it is, because files only grow.
 
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -19,10 +19,10 @@ use crate::storage::log::directory::Directory;
 use crate::storage::log::file::LogFile;
 use crate::storage::log::format::{Cursor, Row};
 use crate::storage::registry::SeriesRef;
-use crate::storage::select::QueryError;
+use crate::storage::select::{QueryError, Slice};
 
 /// Samples of one series out of one file; never none.
-pub type Piece = (Arc<[i64]>, Arc<[f64]>);
+pub type Piece = (Arc<[i64]>, Slice<f64>);
 
 /// The columns of all log files, within a budget.
 pub struct LogColumns {
@@ -54,29 +54,50 @@ struct GroupColumns {
 }
 
 /// One slot over the rows of its group.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Column {
     /// Rows that were read.
     rows: usize,
     /// Rows before the first sample.
     skipped: usize,
-    /// Of each row after those; of rows without a sample anything.
-    values: Vec<f64>,
+    /// Of each row after those; of rows without a sample anything. Queries that run hold them, too.
+    values: Option<Arc<Vec<f64>>>,
     /// Rows after `skipped` that have a sample; empty: all.
     present: Vec<u64>,
     /// The newest value.
     bits: u64,
 }
 
+/// A column that rows are added to.
+struct Growing {
+    slot: u32,
+    column: Column,
+    values: Vec<f64>,
+}
+
+impl Growing {
+    fn new(slot: u32, mut column: Column) -> Self {
+        let values = column.values.take().map_or_else(Vec::new, |values| {
+            Arc::try_unwrap(values).unwrap_or_else(|shared| Vec::clone(&shared))
+        });
+        Self { slot, column, values }
+    }
+
+    fn finish(mut self) -> Column {
+        self.column.values = Some(Arc::new(self.values));
+        self.column
+    }
+}
+
 /// Timestamp slices of one query, by what they were cut from.
 #[derive(Default)]
-pub struct SharedTimes(Mutex<HashMap<(u64, u32, usize, usize), Arc<[i64]>>>);
+struct SharedTimes(Mutex<HashMap<(u32, usize, usize), Arc<[i64]>>>);
 
 /// Slices that a query remembers; further ones are not shared.
 const SHARED_TIMES_MAX: usize = 1 << 14;
 
 impl SharedTimes {
-    fn of(&self, key: (u64, u32, usize, usize), times: &[i64]) -> Arc<[i64]> {
+    fn of(&self, key: (u32, usize, usize), times: &[i64]) -> Arc<[i64]> {
         let mut all = self.0.lock();
         if SHARED_TIMES_MAX <= all.len() {
             all.clear();
@@ -86,19 +107,100 @@ impl SharedTimes {
 }
 
 /// A slot that is wanted.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Wanted {
     group: u32,
     slot: u32,
     target: u32,
 }
 
-/// What is to be read of a file.
-struct Reading<'a> {
-    log: &'a LogFile,
+/// Where the samples of some series of a log file are.
+#[derive(Debug)]
+pub struct Places {
+    /// In order of group and slot.
+    wanted: Box<[Wanted]>,
+    /// Those whose samples are not only in rows of one group.
+    others: Box<[(usize, SeriesRef)]>,
+}
+
+impl Places {
+    /// What a series takes in memory.
+    pub const SERIES_BYTES: usize = size_of::<Wanted>();
+
+    /// Finds them.
+    pub fn find(log: &LogFile, series: &[(usize, SeriesRef)]) -> Self {
+        let (mut wanted, mut others) = (Vec::with_capacity(series.len()), Vec::new());
+        let directory = log.directory().read();
+        for (target, own) in series {
+            match only_place(&directory, *own) {
+                Ok(Some((group, slot))) => {
+                    wanted.push(Wanted { group, slot, target: *target as u32 });
+                }
+                Ok(None) => {}
+                Err(()) => others.push((*target, *own)),
+            }
+        }
+        drop(directory);
+        wanted.sort_unstable_by_key(|own| u64::from(own.group) << 32 | u64::from(own.slot));
+        Self { wanted: wanted.into(), others: others.into() }
+    }
+
+    /// Series that somebody else has to read.
+    pub fn others(&self) -> &[(usize, SeriesRef)] {
+        &self.others
+    }
+}
+
+/// What one query sees of a log file.
+pub struct LogView {
+    log: Arc<LogFile>,
     limit_bytes: u64,
     range: TimeRange,
-    times: &'a SharedTimes,
+    times: SharedTimes,
+    /// By number of the group, as far as anybody has asked.
+    groups: RwLock<Vec<Option<Arc<GroupView>>>>,
+}
+
+/// What it sees of a group.
+struct GroupView {
+    kept: Arc<Kept>,
+    /// Rows of the group.
+    visible: usize,
+    /// What lies in the range of the series that have all rows.
+    cut: OnceLock<Option<Cut>>,
+}
+
+impl LogView {
+    /// The first `limit_bytes` of a file.
+    pub fn new(log: Arc<LogFile>, limit_bytes: u64, range: TimeRange) -> Self {
+        Self { log, limit_bytes, range, times: SharedTimes::default(), groups: RwLock::default() }
+    }
+
+    /// The file.
+    pub fn log(&self) -> &LogFile {
+        &self.log
+    }
+
+    /// How much of it.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    fn group(&self, group: u32, all: &LogColumns) -> Arc<GroupView> {
+        let at = group as usize;
+        if let Some(Some(known)) = self.groups.read().get(at) {
+            return Arc::clone(known);
+        }
+        let mut groups = self.groups.write();
+        if groups.len() <= at {
+            groups.resize(at + 1, None);
+        }
+        let new = || {
+            let kept = all.group(self.log.id(), group);
+            Arc::new(GroupView { kept, visible: self.visible_count(group), cut: OnceLock::new() })
+        };
+        Arc::clone(groups[at].get_or_insert_with(new))
+    }
 }
 
 impl LogColumns {
@@ -114,83 +216,71 @@ impl LogColumns {
         value_count.saturating_mul(size_of::<f64>()) <= self.budget_bytes / 4 * 3
     }
 
-    /// Reads what of the columns of `series` is not known yet, so that [`LogColumns::read`] need
+    /// Reads what of the columns of some series is not known yet, so that [`LogColumns::read`] need
     /// not go through the rows again for each block.
-    pub fn prepare(
-        &self,
-        (log, limit_bytes): (&LogFile, u64),
-        series: &[(usize, SeriesRef)],
-    ) -> Result<(), QueryError> {
-        let (wanted, _) = places(log, series);
-        let (range, times) = (TimeRange::ALL, &SharedTimes::default());
-        let reading = Reading { log, limit_bytes, range, times };
+    pub fn prepare(&self, view: &LogView, places: &Places) -> Result<(), QueryError> {
         let mut map = None;
-        for slots in wanted.chunk_by(|a, b| a.group == b.group) {
-            let visible = reading.visible_count(slots[0].group);
-            let kept = self.group(log.id(), slots[0].group);
-            self.extend(&reading, &kept, visible, slots, &mut map)?;
+        for slots in places.wanted.chunk_by(|a, b| a.group == b.group) {
+            let group = view.group(slots[0].group, self);
+            self.extend(view, &group, slots, &mut map)?;
         }
         self.trim();
         Ok(())
     }
 
-    /// Calls `take` with the samples of each of `series` that lie in the range and before
-    /// `limit_bytes` of the file; series without any are passed over. Those that are not only in
-    /// rows of one group are left to somebody else: their positions are returned. With `keep`, the
-    /// columns are kept for later.
+    /// Calls `take` with the samples of series that the query sees, but not of
+    /// [`Places::others`]; series without any are passed over. With `keep`, the columns are kept
+    /// for later.
     pub fn read(
         &self,
-        (log, limit_bytes): (&LogFile, u64),
-        series: &[(usize, SeriesRef)],
-        (range, times): (TimeRange, &SharedTimes),
+        view: &LogView,
+        places: &Places,
         keep: bool,
         take: &mut dyn FnMut(usize, Piece),
-    ) -> Result<Vec<(usize, SeriesRef)>, QueryError> {
-        let (wanted, others) = places(log, series);
-        let reading = Reading { log, limit_bytes, range, times };
+    ) -> Result<(), QueryError> {
         let mut map = None;
-        for slots in wanted.chunk_by(|a, b| a.group == b.group) {
+        for slots in places.wanted.chunk_by(|a, b| a.group == b.group) {
             if keep {
-                let visible = reading.visible_count(slots[0].group);
-                let kept = self.group(log.id(), slots[0].group);
+                let group = view.group(slots[0].group, self);
                 {
-                    let columns = kept.columns.read();
-                    if columns.missing(slots, visible).is_none() {
-                        reading.give(&columns, visible, slots, take);
+                    let columns = group.kept.columns.read();
+                    if columns.missing(slots, group.visible).is_none() {
+                        view.give(&columns, (group.visible, &group.cut), slots, take);
                         continue;
                     }
                 }
-                self.extend(&reading, &kept, visible, slots, &mut map)?;
-                reading.give(&kept.columns.read(), visible, slots, take);
+                self.extend(view, &group, slots, &mut map)?;
+                let columns = group.kept.columns.read();
+                view.give(&columns, (group.visible, &group.cut), slots, take);
             } else {
                 let mut columns = GroupColumns::default();
-                let rows = reading.visible_rows(slots[0].group, 0);
-                reading.extend(&mut columns, 0, &rows, slots, &mut map)?;
-                reading.give(&columns, rows.len(), slots, take);
+                let rows = view.visible_rows(slots[0].group, 0);
+                view.extend(&mut columns, 0, &rows, slots, &mut map)?;
+                view.give(&columns, (rows.len(), &OnceLock::new()), slots, take);
             }
         }
         if self.budget_bytes < self.bytes.load(Ordering::Relaxed) {
             self.trim();
         }
-        Ok(others)
+        Ok(())
     }
 
     /// Reads the rows that some of the columns of `slots` lack.
     fn extend(
         &self,
-        reading: &Reading<'_>,
-        kept: &Kept,
-        visible: usize,
+        view: &LogView,
+        group: &GroupView,
         slots: &[Wanted],
         map: &mut Option<Map>,
     ) -> Result<(), QueryError> {
-        if kept.columns.read().missing(slots, visible).is_none() {
+        let kept = &group.kept;
+        if kept.columns.read().missing(slots, group.visible).is_none() {
             return Ok(());
         }
         let mut columns = kept.columns.write();
-        if let Some(first) = columns.missing(slots, visible) {
-            let rows = reading.visible_rows(slots[0].group, first);
-            reading.extend(&mut columns, first, &rows, slots, map)?;
+        if let Some(first) = columns.missing(slots, group.visible) {
+            let rows = view.visible_rows(slots[0].group, first);
+            view.extend(&mut columns, first, &rows, slots, map)?;
             let (now, before) = (columns.bytes(), kept.bytes.load(Ordering::Relaxed));
             kept.bytes.store(now, Ordering::Relaxed);
             self.bytes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
@@ -259,7 +349,7 @@ fn only_place(directory: &Directory, series: SeriesRef) -> Result<Option<(u32, u
     Ok(place.map(|place| (place.group, place.slot)))
 }
 
-impl Reading<'_> {
+impl LogView {
     /// Positions of the rows of a group that the query sees, from row `first` on.
     fn visible_rows(&self, group: u32, first: usize) -> Vec<u32> {
         let directory = self.log.directory().read();
@@ -294,10 +384,9 @@ impl Reading<'_> {
         if by_slot.len() < slot_count {
             by_slot.resize_with(slot_count, Column::default);
         }
-        let mut own: Vec<(u32, Column)> = slots
-            .iter()
-            .map(|own| (own.slot, std::mem::take(&mut by_slot[own.slot as usize])))
-            .collect();
+        let grow =
+            |own: &Wanted| Growing::new(own.slot, std::mem::take(&mut by_slot[own.slot as usize]));
+        let mut own: Vec<Growing> = slots.iter().map(grow).collect();
         let known = times.len();
         let mut read = || {
             for (at, offset) in (first..).zip(rows) {
@@ -319,8 +408,9 @@ impl Reading<'_> {
             times.truncate(known);
         }
         checked?;
-        for (slot, column) in own {
-            by_slot[slot as usize] = column;
+        for own in own {
+            let slot = own.slot as usize;
+            by_slot[slot] = own.finish();
         }
         Ok(())
     }
@@ -334,35 +424,42 @@ impl Reading<'_> {
     fn give(
         &self,
         columns: &GroupColumns,
-        visible: usize,
+        (visible, whole): (usize, &OnceLock<Option<Cut>>),
         slots: &[Wanted],
         take: &mut dyn FnMut(usize, Piece),
     ) {
         // Mostly all series of a group have the same rows.
         let mut last: Option<(usize, Option<Cut>)> = None;
+        let mut gathered: Option<Arc<[i64]>> = None;
         for own in slots {
             let Some(column) = columns.by_slot.get(own.slot as usize) else { continue };
+            let Some(values) = &column.values else { continue };
             let skipped = column.skipped.min(visible);
             let times = columns.times.get(skipped..visible).unwrap_or_default();
             if column.present.is_empty() {
-                let cut = match &last {
-                    Some((rows, cut)) if *rows == skipped => cut.clone(),
-                    _ => {
-                        let cut = self.cut(own.group, skipped, times);
-                        last = Some((skipped, cut.clone()));
-                        cut
+                let cut = || self.cut(own.group, skipped, times);
+                let cut = if skipped == 0 {
+                    whole.get_or_init(cut)
+                } else {
+                    if last.as_ref().is_none_or(|(rows, _)| *rows != skipped) {
+                        last = Some((skipped, cut()));
                     }
+                    last.as_ref().map_or(&None, |(_, cut)| cut)
                 };
                 if let Some(cut) = cut {
-                    if let Some(values) = column.values.get(cut.start..cut.end)
-                        && !values.is_empty()
-                    {
-                        take(own.target as usize, (cut.times, values.into()));
+                    if cut.start < cut.end && cut.end <= values.len() {
+                        let values = Slice::new(Arc::clone(values), cut.start..cut.end);
+                        take(own.target as usize, (Arc::clone(&cut.times), values));
                     }
                     continue;
                 }
             }
-            if let Some(piece) = column.gather(times, self.range) {
+            if let Some(mut piece) = column.gather(values, times, self.range) {
+                // Gaps are mostly those of the whole group.
+                match &gathered {
+                    Some(last) if **last == *piece.0 => piece.0 = Arc::clone(last),
+                    _ => gathered = Some(Arc::clone(&piece.0)),
+                }
                 take(own.target as usize, piece);
             }
         }
@@ -375,7 +472,7 @@ impl Reading<'_> {
         }
         let start = times.partition_point(|ms| *ms < self.range.min_ms);
         let end = times.partition_point(|ms| *ms <= self.range.max_ms).max(start);
-        let key = (self.log.id(), group, skipped + start, skipped + end);
+        let key = (group, skipped + start, skipped + end);
         Some(Cut { start, end, times: self.times.of(key, &times[start..end]) })
     }
 }
@@ -388,25 +485,6 @@ struct Cut {
     times: Arc<[i64]>,
 }
 
-/// Where the samples of series are, in order of group and slot, and the series whose samples are
-/// not only in rows of one group.
-fn places(log: &LogFile, series: &[(usize, SeriesRef)]) -> (Vec<Wanted>, Vec<(usize, SeriesRef)>) {
-    let (mut wanted, mut others) = (Vec::with_capacity(series.len()), Vec::new());
-    let directory = log.directory().read();
-    for (target, own) in series {
-        match only_place(&directory, *own) {
-            Ok(Some((group, slot))) => {
-                wanted.push(Wanted { group, slot, target: *target as u32 });
-            }
-            Ok(None) => {}
-            Err(()) => others.push((*target, *own)),
-        }
-    }
-    drop(directory);
-    wanted.sort_unstable_by_key(|own| u64::from(own.group) << 32 | u64::from(own.slot));
-    (wanted, others)
-}
-
 impl GroupColumns {
     /// The first row that one of the columns lacks, when any of the first `visible` is missing.
     fn missing(&self, slots: &[Wanted], visible: usize) -> Option<usize> {
@@ -416,49 +494,53 @@ impl GroupColumns {
 
     fn bytes(&self) -> usize {
         let column = |column: &Column| {
-            size_of::<Column>() + 8 * (column.values.capacity() + column.present.capacity()) + 16
+            let values = column.values.as_ref().map_or(0, |values| values.capacity());
+            size_of::<Column>() + 8 * (values + column.present.capacity()) + 64
         };
         8 * self.times.capacity() + self.by_slot.iter().map(column).sum::<usize>()
     }
 }
 
-impl Column {
+impl Growing {
     #[inline]
     fn push(&mut self, is_present: bool) {
-        self.rows += 1;
-        if is_present && self.present.is_empty() {
-            self.values.push(f64::from_bits(self.bits));
+        self.column.rows += 1;
+        if is_present && self.column.present.is_empty() {
+            self.values.push(f64::from_bits(self.column.bits));
             return;
         }
         self.push_slowly(is_present);
     }
 
     fn push_slowly(&mut self, is_present: bool) {
-        if self.values.is_empty() && !is_present {
-            self.skipped += 1;
+        let Self { column, values, .. } = self;
+        if values.is_empty() && !is_present {
+            column.skipped += 1;
             return;
         }
-        let at = self.values.len();
-        if self.present.is_empty() {
-            self.present = vec![u64::MAX; at.div_ceil(64)];
+        let at = values.len();
+        if column.present.is_empty() {
+            column.present = vec![u64::MAX; at.div_ceil(64)];
         }
-        self.present.resize(at / 64 + 1, 0);
+        column.present.resize(at / 64 + 1, 0);
         if is_present {
-            self.present[at / 64] |= 1 << (at % 64);
+            column.present[at / 64] |= 1 << (at % 64);
         } else {
-            self.present[at / 64] &= !(1 << (at % 64));
+            column.present[at / 64] &= !(1 << (at % 64));
         }
-        self.values.push(f64::from_bits(self.bits));
+        values.push(f64::from_bits(column.bits));
     }
+}
 
+impl Column {
     fn has(&self, at: usize) -> bool {
         self.present.is_empty() || self.present[at / 64] >> (at % 64) & 1 == 1
     }
 
     /// The samples of rows with these timestamps that lie in the range, in order of time; of equal
     /// times the first.
-    fn gather(&self, times: &[i64], range: TimeRange) -> Option<Piece> {
-        let all = times.iter().zip(&self.values).enumerate();
+    fn gather(&self, values: &[f64], times: &[i64], range: TimeRange) -> Option<Piece> {
+        let all = times.iter().zip(values).enumerate();
         let own = all.filter(|(at, (ms, _))| self.has(*at) && range.contains(**ms));
         let mut samples: Vec<(i64, f64)> = own.map(|(_, (ms, value))| (*ms, *value)).collect();
         if samples.is_empty() {
@@ -474,17 +556,17 @@ impl Column {
 }
 
 /// Adds one row, number `at` of its group, to the columns (by slot, ascending) that lack it.
-fn read_row(row: &Row<'_>, at: usize, columns: &mut [(u32, Column)]) -> Option<()> {
+fn read_row(row: &Row<'_>, at: usize, columns: &mut [Growing]) -> Option<()> {
     let (mut word, mut rank) = (0, 0);
     let mut changed = row.changed.word(0);
     let mut present = row.present.word(0);
-    for (slot, column) in columns {
-        if column.rows != at {
+    for own in columns {
+        if own.column.rows != at {
             continue;
         }
-        let slot = *slot as usize;
+        let slot = own.slot as usize;
         if slot >= row.slot_count {
-            column.push(false);
+            own.push(false);
             continue;
         }
         while word < slot / 64 {
@@ -495,9 +577,9 @@ fn read_row(row: &Row<'_>, at: usize, columns: &mut [(u32, Column)]) -> Option<(
         }
         let bit = 1_u64 << (slot % 64);
         if changed & present & bit != 0 {
-            column.bits = row.value_bits(rank + (changed & (bit - 1)).count_ones() as usize)?;
+            own.column.bits = row.value_bits(rank + (changed & (bit - 1)).count_ones() as usize)?;
         }
-        column.push(present & bit != 0);
+        own.push(present & bit != 0);
     }
     Some(())
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::model::histogram::Histogram;
 use crate::storage::select::{Column, Run, SeriesColumns};
 
@@ -173,7 +175,7 @@ impl Parts {
     pub fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
         let in_order = self.0.windows(2).all(|pair| pair[0].times.last() < pair[1].times.first());
         let parts = if in_order { self.0 } else { self.merge() };
-        let mut runs = Vec::new();
+        let mut runs = SmallVec::new();
         let mut parts = parts.into_iter().peekable();
         while let Some(first) = parts.next() {
             let is_histograms = first.values.is_histograms();

@@ -9,7 +9,7 @@ use super::columns::Piece;
 use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
 use crate::storage::segment::{ChunkKind, ChunkRef, Segment, TimestampsId};
-use crate::storage::select::QueryError;
+use crate::storage::select::{QueryError, Slice};
 
 /// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
 const KEPT_ROWS_MAX: usize = 1 << 20;
@@ -71,7 +71,6 @@ impl TimestampColumns {
         segment: &Segment,
         ordinal: u32,
         range: TimeRange,
-        scratch: &mut Vec<f64>,
     ) -> Result<Option<Piece>, QueryError> {
         let chunks = segment.chunks(ordinal, range)?;
         let [chunk] = chunks.as_slice() else { return Ok(None) };
@@ -80,25 +79,24 @@ impl TimestampColumns {
         }
         let whole = self.get(position, segment, chunk.timestamps)?;
         let times = segment.chunk_timestamps(chunk, &whole)?;
-        if range.contains(chunk.first_ms) && range.contains(chunk.last_ms) {
-            let mut values: Arc<[f64]> = std::iter::repeat_n(0.0, chunk.count as usize).collect();
-            let target = Arc::get_mut(&mut values).expect("nobody else knows it");
-            segment.decode_values_into(chunk, target)?;
-            return Ok(Some((times, values)));
+        let mut rows = 0..times.len();
+        let mut shown = Arc::clone(&times);
+        if !range.contains(chunk.first_ms) || !range.contains(chunk.last_ms) {
+            let start = times.partition_point(|ms| *ms < range.min_ms);
+            let end = times.partition_point(|ms| *ms <= range.max_ms);
+            if start == end {
+                return Ok(None);
+            }
+            rows = start..end;
+            shown = if Arc::ptr_eq(&times, &whole) {
+                self.cut((position, chunk.timestamps, start, end), &whole)
+            } else {
+                times[start..end].into()
+            };
         }
-        let start = times.partition_point(|ms| *ms < range.min_ms);
-        let end = times.partition_point(|ms| *ms <= range.max_ms);
-        if start == end {
-            return Ok(None);
-        }
-        let cut = if Arc::ptr_eq(&times, &whole) {
-            self.cut((position, chunk.timestamps, start, end), &whole)
-        } else {
-            times[start..end].into()
-        };
-        scratch.resize(chunk.count as usize, 0.0);
-        segment.decode_values_into(chunk, scratch)?;
-        Ok(Some((cut, scratch[start..end].into())))
+        let mut values = vec![0.0; chunk.count as usize];
+        segment.decode_values_into(chunk, &mut values)?;
+        Ok(Some((shown, Slice::new(Arc::new(values), rows))))
     }
 
     /// Adds the samples of a series that lie in the range.

@@ -4,7 +4,9 @@
 //! the budget is spent.
 
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::{HashMap, HashMapExt as _};
 use parking_lot::Mutex;
@@ -12,9 +14,10 @@ use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::Source;
+use super::columns::Places;
 use crate::model::matcher::Matcher;
 use crate::storage::log::file::LogFile;
-use crate::storage::select::SeriesMeta;
+use crate::storage::select::{BLOCK_SERIES_MAX, Memo, SeriesMeta};
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,18 +46,59 @@ impl Key {
 }
 
 /// An answer: series in label order and where their samples are.
-#[derive(Default)]
 pub struct Found {
     /// The series.
     pub series: Arc<[SeriesMeta]>,
     /// As many sources.
     pub sources: Box<[Source]>,
+    /// By block: log files, and where in them the samples are. The answer depends on how many
+    /// series each file has, so what was found once stays as it is.
+    places: Box<[Mutex<SmallVec<[(u64, Arc<Places>); 1]>>]>,
+    /// What readers remember of the series.
+    pub memo: Arc<Memo>,
+    /// Log file and length up to which a query has read the columns of all series.
+    prepared: AtomicU64,
 }
 
 impl Found {
+    /// Series and as many sources.
+    pub fn new(series: Arc<[SeriesMeta]>, sources: Box<[Source]>) -> Self {
+        let blocks = sources.len().div_ceil(BLOCK_SERIES_MAX);
+        let places = (0..blocks).map(|_| Mutex::default()).collect();
+        Self { series, sources, places, memo: Arc::default(), prepared: AtomicU64::new(0) }
+    }
+
+    /// Where the samples of some series are in a log file.
+    pub fn places(
+        &self,
+        log: u64,
+        series: &Range<usize>,
+        find: impl FnOnce() -> Places,
+    ) -> Arc<Places> {
+        let end = self.sources.len().min(series.start + BLOCK_SERIES_MAX);
+        let block = self.places.get(series.start / BLOCK_SERIES_MAX);
+        let is_block = series.start.is_multiple_of(BLOCK_SERIES_MAX) && series.end == end;
+        let Some(block) = block.filter(|_| is_block) else { return Arc::new(find()) };
+        let mut known = block.lock();
+        if let Some((_, places)) = known.iter().find(|(own, _)| *own == log) {
+            return Arc::clone(places);
+        }
+        let places = Arc::new(find());
+        known.push((log, Arc::clone(&places)));
+        places
+    }
+
+    /// Whether this was asked before for a file of this length.
+    pub fn is_prepared(&self, log: u64, bytes: u64) -> bool {
+        let state = (log << 48) ^ bytes;
+        self.prepared.swap(state, Ordering::Relaxed) == state
+    }
+
     fn bytes(&self) -> usize {
         let labels: usize = self.series.iter().map(|own| own.labels().heap_bytes()).sum();
-        labels + self.series.len() * (size_of::<SeriesMeta>() + size_of::<Source>())
+        // What is remembered is mostly numbers of a byte, a few times.
+        let each = size_of::<SeriesMeta>() + size_of::<Source>() + Places::SERIES_BYTES + 8;
+        labels + self.series.len() * each
     }
 }
 

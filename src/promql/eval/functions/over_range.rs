@@ -5,6 +5,7 @@ use crate::promql::ast::Boundary;
 use crate::promql::engine::QueryError;
 
 use super::super::absent;
+use super::super::kernels::regular;
 use super::super::range::{Frame, Windows};
 use super::numeric::quantile;
 use super::rate;
@@ -241,8 +242,32 @@ impl Windowed<'_> {
         Ok(())
     }
 
+    /// Evaluates all steps at once where windows are alike.
+    fn aggregate_regular(&self, function: RangeFunction, out: &mut [f64]) -> bool {
+        use RangeFunction as F;
+        // A single one has nobody beside it.
+        let Some(windows) = self.windows.regular().filter(|_| 1 < out.len()) else { return false };
+        match function {
+            F::Sum => regular::sums(windows, self.values, out),
+            F::Min => regular::least(windows, self.values, out),
+            F::Max => regular::greatest(windows, self.values, out),
+            F::Avg => {
+                regular::means(windows, self.values, out);
+                for (step, out) in out.iter_mut().enumerate().filter(|(_, out)| !out.is_finite()) {
+                    let (first, end) = self.bounds(step);
+                    *out = average(&self.values[first..end]);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
     fn aggregate(&self, function: RangeFunction, out: &mut [f64]) {
         use RangeFunction as F;
+        if self.aggregate_regular(function, out) {
+            return;
+        }
         match function {
             F::Avg => self.each(out, |window| average(window.values)),
             F::Sum => self.each(out, |window| sum(window.values)),
