@@ -230,10 +230,7 @@ impl Writer {
                 Verdict::Same | Verdict::Refused(_) if manner == Manner::Zero => continue,
                 Verdict::Same => {}
                 Verdict::Refused(reason) if on_reject == OnReject::Abort => {
-                    for (series, ms, bits, is_hollow) in self.undo.drain(..).rev() {
-                        self.newest.set(series, ms, bits);
-                        self.newest.set_hollow(series, is_hollow);
-                    }
+                    self.undo();
                     return Err((position, reason));
                 }
                 Verdict::Refused(reason) => {
@@ -249,6 +246,14 @@ impl Writer {
             }
         }
         Ok((count, histogram_count))
+    }
+
+    /// Makes the newest samples what they were before the batch.
+    fn undo(&mut self) {
+        for (series, ms, bits, is_hollow) in self.undo.drain(..).rev() {
+            self.newest.set(series, ms, bits);
+            self.newest.set_hollow(series, is_hollow);
+        }
     }
 
     /// Writes the frame and lets readers see it; false when there is nothing to write.
