@@ -5,7 +5,7 @@ use crate::promql::ast::Boundary;
 use crate::promql::engine::QueryError;
 
 use super::super::absent;
-use super::super::kernels::regular;
+use super::super::kernels::regular::{self, Regular};
 use super::super::range::{Frame, Windows};
 use super::numeric::quantile;
 use super::rate;
@@ -242,23 +242,32 @@ impl Windowed<'_> {
         Ok(())
     }
 
-    /// Evaluates all steps at once where windows are alike.
+    /// Evaluates several steps at a time where windows are alike, until the query must end.
     fn aggregate_regular(&self, function: RangeFunction, out: &mut [f64]) -> bool {
         use RangeFunction as F;
         // A single one has nobody beside it.
         let Some(windows) = self.windows.regular().filter(|_| 1 < out.len()) else { return false };
-        match function {
-            F::Sum => regular::sums(windows, self.values, out),
-            F::Min => regular::least(windows, self.values, out),
-            F::Max => regular::greatest(windows, self.values, out),
-            F::Avg => {
-                regular::means(windows, self.values, out);
-                for (step, out) in out.iter_mut().enumerate().filter(|(_, out)| !out.is_finite()) {
-                    let (first, end) = self.bounds(step);
-                    *out = average(&self.values[first..end]);
-                }
-            }
+        let piece: fn(Regular, &[f64], &mut [f64]) = match function {
+            F::Sum => regular::sums,
+            F::Min => regular::least,
+            F::Max => regular::greatest,
+            F::Avg => regular::means,
             _ => return false,
+        };
+        let count = (POLL_SAMPLES / windows.width).max(regular::LANES);
+        for (number, out) in out.chunks_mut(count).enumerate() {
+            if 0 < number && (self.is_over)() {
+                return true;
+            }
+            let first = windows.first + number * count * windows.stride;
+            piece(Regular { first, ..windows }, self.values, out);
+        }
+        if function == F::Avg {
+            // There the sum may have been too large.
+            for (step, out) in out.iter_mut().enumerate().filter(|(_, out)| !out.is_finite()) {
+                let (first, end) = self.bounds(step);
+                *out = average(&self.values[first..end]);
+            }
         }
         true
     }

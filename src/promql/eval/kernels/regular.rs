@@ -6,7 +6,7 @@
 use super::{Kernel, fastest};
 
 /// Windows that are worked at side by side.
-const LANES: usize = 8;
+pub(in super::super) const LANES: usize = 8;
 
 /// Where the windows lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
