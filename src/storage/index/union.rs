@@ -93,7 +93,8 @@ mod tests {
                 union.add_set(&set);
                 expected.add_set(&set);
             }
-            prop_assert_eq!(union.finish(), expected);
+            // Id by id: a set of 4,096 ids made of bits is not `==` to the same set made otherwise.
+            prop_assert!(union.finish().iter().eq(expected.iter()));
         }
     }
 }
