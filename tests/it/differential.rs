@@ -519,19 +519,34 @@ fn start_prometheus(folder: &Path) -> (Process, u16) {
     (process, port)
 }
 
+/// Our server and Prometheus, both taking remote write.
+struct Pair {
+    server: Server,
+    prometheus_port: u16,
+    _prometheus: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    /// Both, ready; `None` when this machine has no Prometheus.
+    fn start(flags: &[&str]) -> Option<Self> {
+        peer("prometheus")?;
+        let folder = tempfile::tempdir().unwrap();
+        let flags = [&["--web.enable-remote-write-receiver"], flags].concat();
+        let server = Server::start(folder.path(), "global: {}\n", &flags);
+        let (prometheus, prometheus_port) = start_prometheus(folder.path());
+        Some(Self { server, prometheus_port, _prometheus: prometheus, _folder: folder })
+    }
+}
+
 fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
 #[test]
 fn interop_generated_queries_have_the_same_answers() {
-    if peer("prometheus").is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let server =
-        Server::start(folder.path(), "global: {}\n", &["--web.enable-remote-write-receiver"]);
-    let (_prometheus, prometheus_port) = start_prometheus(folder.path());
+    let Some(pair) = Pair::start(&[]) else { return };
+    let (server, prometheus_port) = (&pair.server, pair.prometheus_port);
     let start = now_ms() / 60_000 * 60 - 7200;
     let data = Data::new(start * 1000);
     data.send(prometheus_port);
@@ -568,13 +583,8 @@ fn interop_young_counters_are_extrapolated_less_far() {
     const SAMPLED: f64 = 60.0;
     const INCREASE: f64 = 120.0;
     const TO_END: f64 = 5.0;
-    if peer("prometheus").is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let server =
-        Server::start(folder.path(), "global: {}\n", &["--web.enable-remote-write-receiver"]);
-    let (_prometheus, prometheus_port) = start_prometheus(folder.path());
+    let Some(pair) = Pair::start(&[]) else { return };
+    let (server, prometheus_port) = (&pair.server, pair.prometheus_port);
     let start_ms = now_ms() - 600_000;
     let samples = (0..5).map(|n| (start_ms + n * 15_000, 24.0 + 30.0 * n as f64)).collect();
     let labels = vec![("__name__", "young_total".to_owned())];
@@ -613,13 +623,8 @@ const COUNTED: [&str; 14] = [
 
 #[test]
 fn interop_samples_are_counted_alike() {
-    if peer("prometheus").is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let flags = ["--web.enable-remote-write-receiver", "--enable-feature=promql-per-step-stats"];
-    let server = Server::start(folder.path(), "global: {}\n", &flags);
-    let (_prometheus, prometheus_port) = start_prometheus(folder.path());
+    let Some(pair) = Pair::start(&["--enable-feature=promql-per-step-stats"]) else { return };
+    let (server, prometheus_port) = (&pair.server, pair.prometheus_port);
     let start = now_ms() / 60_000 * 60 - 7200;
     let data = Data::new(start * 1000);
     data.send(prometheus_port);
