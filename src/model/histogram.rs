@@ -76,6 +76,24 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// What the series of a classic histogram tell: upper bounds, ascending and ending with +Inf,
+    /// with cumulative counts. Nothing is checked, and empty buckets are kept.
+    pub fn from_cumulative(buckets: &[(f64, f64)], count: f64, sum: f64) -> Self {
+        let mut below = 0.0;
+        let own = |bucket: &(f64, f64)| bucket.1 - std::mem::replace(&mut below, bucket.1);
+        let positive_buckets: Vec<f64> = buckets.iter().map(own).collect();
+        let bounds = buckets.iter().map(|bucket| bucket.0).filter(|bound| bound.is_finite());
+        Self {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count,
+            sum,
+            positive_spans: vec![Span { offset: 0, length: positive_buckets.len() as u32 }],
+            positive_buckets,
+            custom_bounds: bounds.collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether the sample says that the series ended.
     pub fn is_stale(&self) -> bool {
         is_stale_nan(self.sum)

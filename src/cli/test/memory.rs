@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Clock, SimClock};
 use crate::base::metrics::Registry;
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, ResetHint, Span};
+use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::metadata::Metadata;
@@ -179,20 +179,7 @@ impl Classic {
         if highest.is_none_or(|bucket| bucket.0 != f64::INFINITY) {
             self.buckets.push((f64::INFINITY, count));
         }
-        let mut before = 0.0;
-        let absolute = |bucket: &(f64, f64)| bucket.1 - std::mem::replace(&mut before, bucket.1);
-        let positive_buckets: Vec<f64> = self.buckets.iter().map(absolute).collect();
-        let bounds = self.buckets.iter().map(|bucket| bucket.0).filter(|bound| bound.is_finite());
-        let histogram = Histogram {
-            schema: CUSTOM_BUCKETS_SCHEMA,
-            count,
-            sum: self.sum,
-            positive_spans: vec![Span { offset: 0, length: positive_buckets.len() as u32 }],
-            positive_buckets,
-            custom_bounds: bounds.collect(),
-            ..Histogram::default()
-        };
-        histogram.compacted()
+        Histogram::from_cumulative(&self.buckets, count, self.sum).compacted()
     }
 }
 

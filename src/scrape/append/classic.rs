@@ -1,11 +1,9 @@
 //! Classic histograms that become native ones with listed bounds
 //! (`convert_classic_histograms_to_nhcb`).
 
-use std::sync::Arc;
-
 use crate::encoding::column::histogram::ITEMS_MAX;
 use crate::model::exemplar::Exemplar;
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, Span};
+use crate::model::histogram::Histogram;
 use crate::scrape::cache::LineId;
 
 /// What a series of a classic histogram tells of it.
@@ -77,25 +75,8 @@ impl Classic {
         if !ascends || !self.buckets.iter().all(|own| is_count(own.1) && !own.0.is_nan()) {
             return None;
         }
-        let mut below = 0.0;
-        let each = self.buckets.iter().map(|(_, cumulative)| {
-            let own = cumulative - below;
-            below = *cumulative;
-            own
-        });
-        let positive_buckets: Vec<f64> = each.collect();
-        let bounds = self.buckets.iter().map(|own| own.0).filter(|bound| bound.is_finite());
-        let custom_bounds: Arc<[f64]> = bounds.collect();
         let is_whole = self.buckets.iter().all(|own| own.1.fract() == 0.0) && count.fract() == 0.0;
-        let own = Histogram {
-            schema: CUSTOM_BUCKETS_SCHEMA,
-            count,
-            sum: self.sum,
-            positive_spans: vec![Span { offset: 0, length: positive_buckets.len() as u32 }],
-            positive_buckets,
-            custom_bounds,
-            ..Histogram::default()
-        };
+        let own = Histogram::from_cumulative(&self.buckets, count, self.sum);
         own.check(is_whole).ok()?;
         Some(own.compacted())
     }
