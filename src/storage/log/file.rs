@@ -21,14 +21,6 @@ const FIRST_BYTES_MIN: u64 = 1 << 10;
 /// Space is doubled until it grows by this: few steps for busy files, little waste for idle ones.
 const STEP_BYTES_MAX: u64 = 16 << 20;
 
-/// Zeros are written ahead of frames, so that a sync need not note that reserved space is in use
-/// now: that would take a second write and more time than the frame's. At most so many at once.
-const ZEROS_BYTES_MAX: u64 = 1 << 20;
-/// They end at a multiple of this, a page of the device's.
-const ZEROS_END_BYTES: u64 = 4 << 10;
-/// Zeros for one call.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
 /// A log file. Frames are appended by one writer; readers see what is published.
 pub struct LogFile {
     header: FileHeader,
@@ -38,8 +30,6 @@ pub struct LogFile {
     capacity_bytes: u64,
     /// Bytes that are reserved on the device.
     allocated_bytes: AtomicU64,
-    /// Bytes that were written, be it as zeros. Known to the one writer.
-    written_bytes: AtomicU64,
     /// Bytes that readers may look at: whole frames.
     published_bytes: AtomicU64,
     /// Bytes that are on the device for certain.
@@ -127,7 +117,6 @@ impl LogFile {
             file,
             capacity_bytes,
             allocated_bytes: AtomicU64::new(capacity_bytes),
-            written_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             published_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             durable_bytes: AtomicU64::new(FILE_HEADER_BYTES as u64),
             map: Mutex::new((map, seen_bytes)),
@@ -190,10 +179,15 @@ impl LogFile {
         self.allocated_bytes.load(Ordering::Acquire)
     }
 
-    /// Reserves space up to `end_bytes`, and some more, and writes zeros there. Called by the one
-    /// writer.
+    /// Reserves space up to `end_bytes`, and some more. Called by the one writer. A full disk is no
+    /// failure of the store.
+    ///
+    /// A frame in space that is reserved only makes its sync note in the file system's journal that
+    /// the space is in use now. Zeros written beforehand would spare that, and were tried: two to
+    /// twelve times as many bytes were written, and answers came no sooner.
     pub fn reserve(&self, end_bytes: u64) -> io::Result<()> {
         debug_assert!(end_bytes <= self.capacity_bytes);
+        self.failure.check()?;
         let allocated_bytes = self.allocated_bytes();
         if allocated_bytes < end_bytes {
             let more_bytes = allocated_bytes.min(STEP_BYTES_MAX);
@@ -201,23 +195,6 @@ impl LogFile {
             self.file.allocate(wanted_bytes)?;
             self.allocated_bytes.store(wanted_bytes, Ordering::Release);
         }
-        self.write_zeros(end_bytes)
-    }
-
-    /// Writes zeros up to `end_bytes`, and as much beyond as there is already, within limits.
-    fn write_zeros(&self, end_bytes: u64) -> io::Result<()> {
-        let mut at = self.written_bytes.load(Ordering::Acquire).max(self.published_bytes());
-        if end_bytes <= at {
-            return Ok(());
-        }
-        let wanted_bytes = end_bytes + end_bytes.min(ZEROS_BYTES_MAX);
-        let end = wanted_bytes.next_multiple_of(ZEROS_END_BYTES).min(self.allocated_bytes());
-        while at < end {
-            let count = (end - at).min(ZEROS.len() as u64);
-            self.file.write_at(&ZEROS[..count as usize], at)?;
-            at += count;
-        }
-        self.written_bytes.store(at, Ordering::Release);
         Ok(())
     }
 
@@ -330,5 +307,26 @@ impl LogFile {
             *map = (new, seen_bytes);
         }
         Ok(map.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::disk::SimDisk;
+
+    #[test]
+    fn after_a_failure_nothing_is_reserved_or_written() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let folder = Path::new("/wal");
+        disk.create_dir_all(folder).unwrap();
+        let header = FileHeader { file_id: 1, base_ms: 0, first_sequence: 1 };
+        let failure = Failure::default();
+        let log = LogFile::create(&disk, folder, header, 1 << 20, 5_000, &failure).unwrap();
+        failure.set("a test's", &io::Error::other("failed"));
+        assert!(log.reserve(50_000).is_err());
+        assert!(log.write_at(&[1], 100).is_err());
+        assert_eq!(log.allocated_bytes(), 5_000);
+        assert_eq!(disk.len(log.path()).unwrap(), 5_000);
     }
 }
