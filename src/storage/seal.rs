@@ -33,7 +33,6 @@ use super::store::{Store, segment_file_name};
 use super::version::Version;
 use crate::encoding::column::Density;
 use crate::model::metadata::Metadata;
-use crate::model::sample::TimeRange;
 use passes::{Pass, Passes};
 
 /// A series without samples in any log file is forgotten when its newest one is this much older
@@ -213,7 +212,6 @@ impl Store {
             return Ok(Vec::new());
         }
         let cuts = plan::cuts(log.directory().read().range());
-        let cuts = cuts.unwrap_or_else(|| vec![TimeRange::ALL]);
         let mut writers: Vec<Option<SegmentWriter>> = cuts.iter().map(|_| None).collect();
         let first = made.len();
         let ids: Vec<u64> = cuts.iter().map(|_| self.new_id()).collect();

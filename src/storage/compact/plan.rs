@@ -20,7 +20,8 @@ const RETENTION_PARTS: i64 = 10;
 const ZERO_COUNT_MIN: usize = 4;
 /// More are merged even when that writes a large neighbour anew; queries look into each of them.
 const ZERO_COUNT_MAX: usize = 32;
-/// Data that lies in more windows goes to a higher level at once.
+/// Data that lies in more windows goes to a higher level at once; in the highest one, what is older
+/// than so many is one window.
 const WINDOWS_MAX: i64 = 64;
 /// Chunks of what is written, whose tables are held in memory: a window in which there would be more
 /// is written in parts.
@@ -117,16 +118,12 @@ pub fn next(
         .or_else(|| finished(pieces, 2, widths, newest_ms, urgency, room, series_count))
 }
 
-/// The windows of the lowest level that a range touches, at which sealed log files are cut; `None`:
-/// absurdly many.
-pub fn cuts(range: TimeRange) -> Option<Vec<TimeRange>> {
-    let width_ms = 2 * HOUR_MS;
-    if count(range, width_ms) > WINDOWS_MAX {
-        return None;
-    }
+/// The windows of the lowest level that a range touches, at which sealed log files are cut; samples
+/// of long ago, if there are any, in one.
+pub fn cuts(range: TimeRange) -> Vec<TimeRange> {
     let mut windows = Vec::new();
-    add_windows(&mut windows, range, width_ms);
-    Some(windows)
+    add_windows(&mut windows, range, 2 * HOUR_MS);
+    windows
 }
 
 /// Windows that a range touches.
@@ -145,27 +142,16 @@ fn union(a: TimeRange, b: TimeRange) -> TimeRange {
 }
 
 /// What of level 0 lies in one window, or in some that hang together, into the lowest level that
-/// has not too many windows for all of level 0.
+/// has not too many windows for any of it.
 fn level_zero(pieces: &[Piece], widths: Widths, urgency: Urgency) -> Option<Plan> {
     let zeros: Vec<usize> = (0..pieces.len()).filter(|at| pieces[*at].level == 0).collect();
-    let range = zeros.iter().map(|at| pieces[*at].range).reduce(union)?;
     // Asked to merge everything, there is no use in writing two-hour pieces first.
     let lowest = if urgency == Urgency::Now { 2 } else { 1 };
-    let few = |level: &u8| count(range, widths[usize::from(*level) - 1]) <= WINDOWS_MAX;
-    let Some(level) = (lowest..=3).find(few) else {
-        // Samples of many years: they stay together.
-        let pays = urgency == Urgency::Now || ZERO_COUNT_MIN <= zeros.len();
-        let plan = Plan { level: 0, inputs: zeros, windows: vec![TimeRange::ALL] };
-        return (pays && plan.inputs.len() > 1).then_some(plan);
-    };
-    let width_ms = widths[usize::from(level) - 1];
     let zero_count = |plan: &Plan| plan.inputs.iter().filter(|at| pieces[**at].level == 0).count();
     let mut largest: Option<Plan> = None;
     let mut rest = zeros.clone();
     while let Some(first) = rest.first() {
-        let mut windows = Vec::new();
-        add_windows(&mut windows, pieces[*first].range, width_ms);
-        let plan = complete(pieces, vec![*first], level, windows, width_ms);
+        let plan = of_first(pieces, *first, widths, lowest);
         if urgency == Urgency::Now || pays(pieces, &plan) {
             return Some(plan);
         }
@@ -177,12 +163,28 @@ fn level_zero(pieces: &[Piece], widths: Widths, urgency: Urgency) -> Option<Plan
     largest.filter(|_| ZERO_COUNT_MAX <= zeros.len())
 }
 
-/// Whether there is enough of level 0 to write the level above anew.
+/// A piece of level 0 and whatever hangs together with it.
+fn of_first(pieces: &[Piece], first: usize, widths: Widths, lowest: u8) -> Plan {
+    let mut level = lowest;
+    loop {
+        let width_ms = widths[usize::from(level) - 1];
+        let mut windows = Vec::new();
+        add_windows(&mut windows, pieces[first].range, width_ms);
+        let plan = complete(pieces, vec![first], level, windows, width_ms);
+        let is_wide = |own: Piece| own.level == 0 && WINDOWS_MAX < count(own.range, width_ms);
+        if level == 3 || !plan.inputs.iter().any(|at| is_wide(pieces[*at])) {
+            return plan;
+        }
+        level += 1;
+    }
+}
+
+/// Whether there is enough of level 0 to write the levels above anew.
 fn pays(pieces: &[Piece], plan: &Plan) -> bool {
-    let of =
-        |level: u8| plan.inputs.iter().map(|at| pieces[*at]).filter(move |own| own.level == level);
-    let bytes = |level: u8| of(level).map(|own| own.bytes).sum::<u64>();
-    ZERO_COUNT_MIN <= of(0).count() && bytes(1) / 2 <= bytes(0)
+    let is_zero = |at: &usize| pieces[*at].level == 0;
+    let (zeros, above): (Vec<usize>, Vec<usize>) = plan.inputs.iter().copied().partition(is_zero);
+    let bytes = |some: &[usize]| some.iter().map(|at| pieces[*at].bytes).sum::<u64>();
+    ZERO_COUNT_MIN <= zeros.len() && bytes(&above) / 2 <= bytes(&zeros)
 }
 
 /// The segments of a level that lie in one finished window of the next.
@@ -263,9 +265,15 @@ fn parts_of(window: TimeRange, count: i64) -> Vec<TimeRange> {
     (0..count).map(part).filter(|part| part.min_ms <= part.max_ms).collect()
 }
 
-/// Adds the windows that a range touches.
+/// Adds the windows that a range touches; the oldest of too many as one.
 fn add_windows(windows: &mut Vec<TimeRange>, range: TimeRange, width_ms: i64) {
     let mut next = window(range.min_ms, width_ms);
+    if WINDOWS_MAX < count(range, width_ms) {
+        let reach_ms = width_ms.saturating_mul(WINDOWS_MAX - 2);
+        let first = window(range.max_ms.saturating_sub(reach_ms), width_ms);
+        add_window(windows, TimeRange { min_ms: next.min_ms, max_ms: first.min_ms - 1 });
+        next = first;
+    }
     loop {
         add_window(windows, next);
         if next.max_ms >= range.max_ms {
@@ -413,14 +421,43 @@ mod tests {
     fn log_files_are_cut_at_multiples_of_two_hours() {
         let ms = |hours: f64| (hours * HOUR_MS as f64) as i64;
         let cuts = |min_h: f64, max_h: f64| {
-            let windows = cuts(TimeRange { min_ms: ms(min_h), max_ms: ms(max_h) })?;
-            Some(windows.iter().map(|own| own.min_ms / HOUR_MS).collect::<Vec<_>>())
+            let windows = cuts(TimeRange { min_ms: ms(min_h), max_ms: ms(max_h) });
+            windows.iter().map(|own| own.min_ms / HOUR_MS).collect::<Vec<_>>()
         };
-        assert_eq!(cuts(0.5, 1.9), Some(vec![0]));
-        assert_eq!(cuts(-0.5, 4.0), Some(vec![-2, 0, 2, 4]));
-        assert_eq!(cuts(0.0, 127.9).map(|own| own.len()), Some(64));
-        assert_eq!(cuts(0.0, 128.0), None);
-        assert_eq!(super::cuts(TimeRange::ALL), None);
+        assert_eq!(cuts(0.5, 1.9), [0]);
+        assert_eq!(cuts(-0.5, 4.0), [-2, 0, 2, 4]);
+        assert_eq!(cuts(0.0, 127.9).len(), 64);
+        assert_eq!(cuts(0.0, 128.0)[..3], [0, 4, 6]);
+        let years = cuts(0.0, 500_000.1);
+        assert_eq!((years.len(), years[1], years[63]), (64, 500_000 - 124, 500_000));
+        let all = super::cuts(TimeRange::ALL);
+        assert_eq!((all.len(), all[0].min_ms, all[63].max_ms), (64, i64::MIN, i64::MAX));
+        assert!(all.windows(2).all(|pair| pair[0].max_ms + 1 == pair[1].min_ms));
+    }
+
+    #[test]
+    fn one_sample_of_long_ago_does_not_keep_everything_in_level_zero() {
+        let now = 480_000.0;
+        let half =
+            |at: u32| piece(0, now + f64::from(at) / 2.0, now + f64::from(at) / 2.0 + 0.4, 10);
+        let mut pieces: Vec<_> = (0..4).map(half).collect();
+        pieces.insert(0, piece(0, 0.0, 0.1, 1));
+        check(&pieces, now + 2.5, Urgency::Background, "1: [1, 2, 3, 4] -> 480000..480002");
+        // Samples of all the years between, which one file has, keep nothing either.
+        pieces[0] = piece(0, 0.0, now - 200.0, 1);
+        check(&pieces, now + 2.5, Urgency::Background, "1: [1, 2, 3, 4] -> 480000..480002");
+        // Only what overlaps them goes with them.
+        pieces[1].range.min_ms = 0;
+        let urgency = Urgency::Background;
+        let next = |pieces: &[Piece]| {
+            next(pieces, widths(FOREVER), 0, urgency, Room::ANY, &|_| 1).unwrap()
+        };
+        let plan = next(&pieces);
+        assert_eq!((plan.level, plan.inputs.len(), plan.windows.len()), (3, 5, 64));
+        let mut later: Vec<_> = (4..8).map(half).collect();
+        later.insert(0, piece(3, now, now + 2.0, 40));
+        later.insert(0, piece(3, 0.0, now - 100.0, 1));
+        assert_eq!(show(Some(next(&later))), "1: [2, 3, 4, 5] -> 480002..480004");
     }
 
     #[test]
@@ -451,8 +488,9 @@ mod tests {
         let wide = [piece(0, -900_000.0, 900_000.0, 1), piece(0, 0.0, 1.0, 1)];
         let next = |wide: &[Piece]| next(wide, widths(FOREVER), 0, Urgency::Now, Room::ANY, &|_| 1);
         let plan = next(&wide).unwrap();
-        assert_eq!((plan.level, plan.inputs, plan.windows), (0, vec![0, 1], vec![TimeRange::ALL]));
-        assert_eq!(next(&wide[..1]), None);
+        assert_eq!((plan.level, plan.inputs, plan.windows.len()), (3, vec![0, 1], 64));
+        assert!(plan.windows[0].contains(wide[0].range.min_ms));
+        assert!(plan.windows.windows(2).all(|pair| pair[0].max_ms + 1 == pair[1].min_ms));
     }
 
     #[test]
@@ -492,12 +530,14 @@ mod tests {
         #[test]
         fn levels_stay_in_order(
             zeros in prop::collection::vec((0_i64..400, 0_i64..40, 1_u64..100), 1..40),
-            chunk_count in 1_u64..8 << 20,
+            // Which of them begins long ago, if any.
+            old in (0_usize..80, -900_000_i64..0), chunk_count in 1_u64..8 << 20,
         ) {
             let widths = widths(FOREVER);
             let mut pieces: Vec<Piece> = Vec::new();
-            for (start, length, bytes) in zeros {
-                let new = piece(0, start as f64, (start + length) as f64, bytes);
+            for (number, (start, length, bytes)) in zeros.into_iter().enumerate() {
+                let first = if number == old.0 { old.1 } else { start };
+                let new = piece(0, first as f64, (start + length) as f64, bytes);
                 pieces.push(Piece { chunk_count, ..new });
                 let mut rounds = 0;
                 let urgency = Urgency::Background;
