@@ -1,7 +1,8 @@
 //! Native histograms: exponential buckets of a schema, or custom bounds (schema −53).
 //!
 //! Counts are floats whatever the source counted in: PromQL evaluates nothing else, and an integer
-//! count is exact up to 2^53. Spans say which bucket indexes are present, as on the wire.
+//! count is exact up to 2^53. (Larger ones are rounded to 53 bits, also where Prometheus keeps
+//! integers: in a dump or a remote read.) Spans say which bucket indexes are present, as on the wire.
 //!
 //! Operations of two histograms bring both to the coarser schema, the wider zero bucket and the
 //! bounds that both have. Their results are compact: no empty bucket is kept.

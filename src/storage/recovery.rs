@@ -528,7 +528,7 @@ impl Recovered {
                 Record::Histogram { series, timestamp_ms, bytes, .. } => {
                     if self.is_newest(series, timestamp_ms) {
                         let bits = histogram_bits(self.key, bytes);
-                        self.newest.set(series, timestamp_ms, bits);
+                        self.newest.set_histogram(series, timestamp_ms, bits);
                     }
                 }
             }

@@ -18,7 +18,6 @@ use super::compact::plan;
 use super::delete::Hidden;
 use super::exemplars::Stored;
 use super::fingerprint::metric_name;
-use super::head::judge::NO_SAMPLE;
 use super::log::file::{self, LogFile};
 use super::log::scan::{Tail, scan};
 use super::manifest::{CheckpointEntry, Edit, SegmentEntry};
@@ -359,7 +358,7 @@ impl Store {
         };
         let (retired, freed) = self.registry.write().collect(&dead);
         for series in dead.iter().take(retired) {
-            writer.newest.set(*series, NO_SAMPLE, 0);
+            writer.newest.forget(*series);
         }
         for series in &freed {
             writer.groups.disown(*series);

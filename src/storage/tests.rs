@@ -118,6 +118,9 @@ fn histogram_of(bits: u64) -> Option<Histogram> {
 }
 
 fn bits_of(own: &Histogram) -> u64 {
+    if own.is_stale() {
+        return own.sum.to_bits();
+    }
     let bits = HISTOGRAM_BITS + own.count as u64;
     assert_eq!(histogram_of(bits).as_ref(), Some(own));
     bits

@@ -10,6 +10,7 @@ use crate::model::exemplar::Exemplar;
 use crate::model::histogram::{Histogram, ResetHint};
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
+use crate::model::sample::{STALE_NAN_BITS, is_stale_nan};
 use crate::storage::append::{
     Append, AppendByName, AppendError, Appended, NEW_SERIES_BYTES_MAX, OnReject,
     REJECTED_EXAMPLES_MAX, Recalled, RejectReason, Rejected, SERIES_BYTES_MAX, SeriesKey, Ticket,
@@ -17,7 +18,7 @@ use crate::storage::append::{
 use crate::storage::exemplars::StagedExemplar;
 use crate::storage::fingerprint::{HashKey, is_canonical_of, parse_canonical, push_canonical};
 use crate::storage::log::directory::NONE;
-use crate::storage::log::histogram::push_histogram;
+use crate::storage::log::histogram::{STALE_HISTOGRAM, push_histogram};
 use crate::storage::metadata;
 use crate::storage::options::StartTimestamps;
 use crate::storage::registry::SeriesRef;
@@ -25,9 +26,9 @@ use crate::storage::registry::names::WireName;
 use crate::storage::store::Store;
 
 /// What stands for a histogram where newest samples are compared: the keyed hash makes it as good
-/// as unique, among floats too.
+/// as unique, among floats too. One that ends a series is the same as a float that does.
 pub fn histogram_bits(key: HashKey, bytes: &[u8]) -> u64 {
-    key.fingerprint(bytes) as u64
+    if bytes == STALE_HISTOGRAM { STALE_NAN_BITS } else { key.fingerprint(bytes) as u64 }
 }
 
 /// Samples that wait for their lookup: the registry is locked once for so many.
@@ -125,6 +126,9 @@ pub struct Staged {
     pub histogram_bytes: Vec<u8>,
     /// Where each of them ends.
     pub histogram_ends: Vec<usize>,
+    /// Position of one that ends a series: floats that do so become this one where they follow a
+    /// histogram. It is there when any sample of the batch ends a series.
+    pub stale_histogram: Option<u32>,
     /// Positions of samples whose start is known, ascending, and that start.
     pub starts: Vec<(u32, i64)>,
 }
@@ -304,6 +308,9 @@ impl AppendByName for Batch {
             // Samples stay in their order.
             self.look_up();
         }
+        if is_stale_nan(value) {
+            self.stage_stale();
+        }
         self.last = Some(series);
         self.staged.samples.push(StagedSample {
             series: StagedSeries::Known(series),
@@ -355,6 +362,10 @@ impl Batch {
     }
 
     fn stage_histogram(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, histogram: &Histogram) {
+        if histogram.is_stale() {
+            let position = self.stage_stale();
+            return self.stage(series, timestamp_ms, STALE_NAN_BITS, position);
+        }
         let start = self.staged.histogram_bytes.len();
         push_histogram(histogram, &mut self.staged.histogram_bytes);
         let bits = histogram_bits(self.store.key, &self.staged.histogram_bytes[start..]);
@@ -362,11 +373,24 @@ impl Batch {
         self.staged.histogram_ends.push(self.staged.histogram_bytes.len());
         self.stage(series, timestamp_ms, bits, position);
     }
+
+    /// The histogram that ends a series: nothing else of it counts.
+    fn stage_stale(&mut self) -> u32 {
+        let staged = &mut self.staged;
+        *staged.stale_histogram.get_or_insert_with(|| {
+            staged.histogram_bytes.extend_from_slice(&STALE_HISTOGRAM);
+            staged.histogram_ends.push(staged.histogram_bytes.len());
+            (staged.histogram_ends.len() - 1) as u32
+        })
+    }
 }
 
 impl Append for Batch {
     fn float(&mut self, series: SeriesKey<'_>, timestamp_ms: i64, value: f64) {
         self.begin_with_zero(series, timestamp_ms, None);
+        if is_stale_nan(value) {
+            self.stage_stale();
+        }
         self.stage(series, timestamp_ms, value.to_bits(), NONE);
     }
 

@@ -11,11 +11,12 @@ use tracing::warn;
 
 use super::batch::{Manner, Staged, StagedSample, StagedSeries, UnknownSeries};
 use super::groups::{Accepted, Groups, write_loose};
-use super::judge::{Bounds, NO_SAMPLE, Newest, Verdict};
+use super::judge::{Before, Bounds, NO_SAMPLE, Newest, Verdict};
 use super::limits::Budget;
 use super::starts::{START_BYTES_MAX, Started, WrittenStarts};
 use crate::model::labels::Labels;
 use crate::model::metadata::Metadata;
+use crate::model::sample::STALE_NAN_BITS;
 use crate::storage::append::{
     AppendError, Appended, Limited, OnReject, REJECTED_EXAMPLES_MAX, RejectReason, Rejected, Ticket,
 };
@@ -65,8 +66,8 @@ pub struct Writer {
     accepted: Vec<Accepted>,
     histograms: Vec<AcceptedHistogram>,
     late: Vec<Late>,
-    /// Newest samples before the batch, and whether these were deleted.
-    undo: Vec<(SeriesRef, i64, u64, bool)>,
+    /// Newest samples before the batch.
+    undo: Vec<(SeriesRef, Before)>,
     /// Series that had no sample before.
     fresh: Vec<SeriesRef>,
     /// Samples of series that are refused.
@@ -167,6 +168,16 @@ impl Writer {
         self.groups.grow(len);
     }
 
+    /// Forgets the last batch, keeps the memory.
+    fn forget_batch(&mut self) {
+        self.accepted.clear();
+        self.late.clear();
+        self.histograms.clear();
+        self.undo.clear();
+        self.fresh.clear();
+        self.limited_count = 0;
+    }
+
     /// Judges all samples and remembers those that are taken. Under [`OnReject::Abort`] the first
     /// refused one ends it, and the writer is as before.
     fn judge(
@@ -177,12 +188,7 @@ impl Writer {
         on_reject: OnReject,
         reject: &mut dyn FnMut(&StagedSample, RejectReason),
     ) -> Result<(u64, u64), (usize, RejectReason)> {
-        self.accepted.clear();
-        self.late.clear();
-        self.histograms.clear();
-        self.undo.clear();
-        self.fresh.clear();
-        self.limited_count = 0;
+        self.forget_batch();
         let mut bounds = bounds;
         let (mut count, mut histogram_count) = (0, 0);
         let mut starts = staged.starts.iter().peekable();
@@ -203,8 +209,14 @@ impl Writer {
             let newest = self.newest.get(series);
             let StagedSample { timestamp_ms, bits, manner, histogram, .. } = *sample;
             let strict = manner != Manner::Usual;
-            let changed = bits != newest.1;
+            let ends = bits == STALE_NAN_BITS;
+            // A float and a histogram that end a series are told apart by nothing else.
+            let changed = ends || bits != newest.1;
             let accepted = Accepted { series, timestamp_ms, bits, changed, start_ms };
+            let histogram = match staged.stale_histogram {
+                Some(stale) if ends && self.newest.is_histogram(series) => stale,
+                _ => histogram,
+            };
             let is_float = histogram == NONE;
             let as_histogram =
                 AcceptedHistogram { series, timestamp_ms, position: histogram, start_ms };
@@ -212,16 +224,16 @@ impl Writer {
             match bounds.judge(judged_by, timestamp_ms, bits, strict) {
                 Verdict::InOrder => {
                     if on_reject == OnReject::Abort {
-                        let is_hollow = self.newest.hollow().contains(series);
-                        self.undo.push((series, newest.0, newest.1, is_hollow));
+                        self.undo.push((series, self.newest.before(series)));
                     }
                     if newest.0 == NO_SAMPLE {
                         self.fresh.push(series);
                     }
-                    self.newest.set(series, timestamp_ms, bits);
                     if is_float {
+                        self.newest.set(series, timestamp_ms, bits);
                         self.accepted.push(accepted);
                     } else {
+                        self.newest.set_histogram(series, timestamp_ms, bits);
                         self.histograms.push(as_histogram);
                     }
                 }
@@ -250,9 +262,8 @@ impl Writer {
 
     /// Makes the newest samples what they were before the batch.
     fn undo(&mut self) {
-        for (series, ms, bits, is_hollow) in self.undo.drain(..).rev() {
-            self.newest.set(series, ms, bits);
-            self.newest.set_hollow(series, is_hollow);
+        for (series, before) in self.undo.drain(..).rev() {
+            self.newest.restore(series, before);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Which samples are taken: Prometheus' rules of order, duplicates and bounds.
 
+use foldhash::HashMap;
 use roaring::RoaringBitmap;
 
 use crate::model::sample::TimeRange;
@@ -44,6 +45,18 @@ pub struct Newest {
     bits: Vec<u64>,
     /// Series whose newest sample was deleted: another one may have its time.
     hollow: RoaringBitmap,
+    /// Times of the newest histograms; a float may have come since. Not known of those that were
+    /// sealed before the last start.
+    histograms: HashMap<SeriesRef, i64>,
+}
+
+/// What was known of the newest sample of a series.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    timestamp_ms: i64,
+    bits: u64,
+    is_hollow: bool,
+    is_histogram: bool,
 }
 
 impl Newest {
@@ -68,6 +81,39 @@ impl Newest {
         self.bits[series as usize] = bits;
         if !self.hollow.is_empty() {
             self.hollow.remove(series);
+        }
+    }
+
+    /// Replaces it by a histogram.
+    pub fn set_histogram(&mut self, series: SeriesRef, timestamp_ms: i64, bits: u64) {
+        self.set(series, timestamp_ms, bits);
+        self.histograms.insert(series, timestamp_ms);
+    }
+
+    /// Whether it is a histogram, as far as is known.
+    pub fn is_histogram(&self, series: SeriesRef) -> bool {
+        self.histograms.get(&series).is_some_and(|own_ms| *own_ms == self.ms[series as usize])
+    }
+
+    /// The series has no sample any more.
+    pub fn forget(&mut self, series: SeriesRef) {
+        self.set(series, NO_SAMPLE, 0);
+        self.histograms.remove(&series);
+    }
+
+    /// What is known of it, for [`Newest::restore`].
+    pub fn before(&self, series: SeriesRef) -> Before {
+        let (timestamp_ms, bits) = self.get(series);
+        let is_histogram = self.is_histogram(series);
+        Before { timestamp_ms, bits, is_hollow: self.hollow.contains(series), is_histogram }
+    }
+
+    /// Makes it what it was.
+    pub fn restore(&mut self, series: SeriesRef, before: Before) {
+        self.set(series, before.timestamp_ms, before.bits);
+        self.set_hollow(series, before.is_hollow);
+        if before.is_histogram {
+            self.histograms.insert(series, before.timestamp_ms);
         }
     }
 

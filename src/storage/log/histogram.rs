@@ -4,6 +4,7 @@
 use super::format::{Cursor, push_varint, push_zigzag};
 use crate::encoding::column::histogram::ITEMS_MAX;
 use crate::model::histogram::{Histogram, ResetHint, Span};
+use crate::model::sample::STALE_NAN_BITS;
 
 /// Reset hints by their number on disk: two bits of the flags.
 const HINTS: [ResetHint; 4] =
@@ -20,6 +21,12 @@ const UNKNOWN_FLAGS: u8 = 0b1100_0000;
 
 /// Whole numbers up to this are exact.
 const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+
+/// The histogram that ends a series: its sum is the stale marker, and nothing else is in it.
+pub const STALE_HISTOGRAM: [u8; 13] = {
+    let [a, b, c, d, e, f, g, h] = STALE_NAN_BITS.to_le_bytes();
+    [WHOLE, 0, 0, a, b, c, d, e, f, g, h, 0, 0]
+};
 
 fn is_whole(count: f64) -> bool {
     (0.0..=WHOLE_MAX).contains(&count) && ((count as u64) as f64).to_bits() == count.to_bits()
@@ -183,6 +190,13 @@ mod tests {
         fn any_bytes_are_a_histogram_or_none(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = read_histogram(&bytes);
         }
+    }
+
+    #[test]
+    fn the_histogram_that_ends_a_series_is_known_by_its_bytes() {
+        let own = Histogram { sum: f64::from_bits(STALE_NAN_BITS), ..Histogram::default() };
+        assert_eq!(encoded(&own), STALE_HISTOGRAM);
+        assert!(read_histogram(&STALE_HISTOGRAM).unwrap().is_stale());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Native histograms from the batch to the segment, beside floats.
 
 use super::*;
+use crate::model::sample::STALE_NAN_BITS;
 use crate::storage::append::RejectReason;
 
 const MINUTE: i64 = 60_000;
@@ -114,4 +115,69 @@ fn a_float_after_a_histogram_is_written_anew() {
     let storage = machine.open();
     assert!(values(&storage).lines().all(|own| own.ends_with(line)));
     assert_eq!(append(&storage, &[(labels("m", 3), NOW_MS + 6, 2.0)]).sample_count, 1);
+}
+
+/// `f` or `h` for each sample of each series.
+fn kinds(storage: &Storage) -> String {
+    let selection = all(storage);
+    let block = selection.block(0, selection.series().len()).unwrap();
+    let kind = |run: &Run| {
+        let kind = if matches!(run.values, Column::Histograms(_)) { "h" } else { "f" };
+        kind.repeat(run.timestamps_ms.len())
+    };
+    let series = block.series.iter().map(|own| own.runs.iter().map(kind).collect::<String>());
+    series.collect::<Vec<_>>().join(" ")
+}
+
+/// As in Prometheus: what ends a series of histograms is a histogram, whoever wrote it.
+#[test]
+fn a_stale_marker_is_of_the_kind_of_the_sample_before() {
+    let machine = Machine::new(1);
+    let mut storage = machine.open();
+    let stale = f64::from_bits(STALE_NAN_BITS);
+    let one = labels("m", 0);
+    let at = |step: i64, value: f64| [(one.clone(), NOW_MS + step * 1_000, value)];
+    let mut step = 0;
+    let mut next = |storage: &Storage, value: f64| {
+        step += 1;
+        append(storage, &at(step, value)).histogram_count
+    };
+    let histograms = [stale, 1.0, stale, stale, histogram(1), stale, stale, 2.0, histogram(2)];
+    let counts = histograms.map(|value| next(&storage, value));
+    assert_eq!(counts, [0, 0, 0, 0, 1, 1, 1, 0, 1]);
+    assert_eq!(kinds(&storage), "ffffhhhfh");
+    storage.seal_now().unwrap();
+    assert_eq!(next(&storage, histogram(3)), 1);
+    storage = {
+        drop(storage);
+        machine.open()
+    };
+    assert_eq!(next(&storage, stale), 1, "a log file tells the kind");
+    assert_eq!(append(&storage, &at(11, stale)).histogram_count, 1, "the same again");
+    assert_eq!(append(&storage, &at(11, 1.0)).duplicate_count, 1);
+    // What is taken back has changed nothing.
+    let both = [&at(12, 1.0)[..], &at(11, 5.0)[..]].concat();
+    machine.options.out_of_order_window_ms.store(0, Ordering::Relaxed);
+    assert!(try_append(&storage, OnReject::Abort, &both).is_err());
+    assert_eq!(append(&storage, &at(12, stale)).histogram_count, 1);
+    assert_eq!(kinds(&storage), "ffffhhhfhhhh");
+    storage.seal_now().unwrap();
+    assert_eq!(kinds(&storage), "ffffhhhfhhhh");
+}
+
+/// A histogram with the marker may come with other parts: they say nothing.
+#[test]
+fn of_a_histogram_that_ends_a_series_only_the_marker_is_kept() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    let sum = f64::from_bits(STALE_NAN_BITS);
+    let own = Histogram { sum, ..histogram_of(histogram(3).to_bits()).unwrap() };
+    let mut batch = storage.appender(OnReject::Skip);
+    batch.histogram(SeriesKey::Labels(&labels("m", 0)), NOW_MS, &own);
+    batch.commit().unwrap();
+    let selection = all(&storage);
+    let Column::Histograms(found) = &selection.block(0, 1).unwrap().series[0].runs[0].values else {
+        panic!("a histogram")
+    };
+    assert!(found[0].has_same_values(&Histogram { sum, ..Histogram::default() }));
 }
