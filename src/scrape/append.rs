@@ -244,7 +244,7 @@ impl BodyAppender<'_> {
             Parser::Text(mut parser) => self.read(&mut parser, &mut progress),
             Parser::OpenMetrics(mut parser) => {
                 if self.job.reads_starts {
-                    let created = Created::read(parser.clone(), self.cache.hasher());
+                    let created = Created::read(parser.rest(), self.cache.hasher());
                     progress.created = Some(created);
                 }
                 self.read(&mut parser, &mut progress)

@@ -22,6 +22,11 @@ impl<'a> OpenMetricsParser<'a> {
         Self { scan: Scanner::new(body, false), is_done: false }
     }
 
+    /// What is not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.scan.rest()
+    }
+
     /// Takes a sample whose series text is `series` (found valid before), if it is next.
     pub fn known_sample(&mut self, series: &[u8]) -> Option<Sample<'a>> {
         let rest = self.scan.rest();
