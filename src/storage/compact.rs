@@ -136,6 +136,16 @@ impl Store {
         Room::new(free_bytes.saturating_sub(needed_bytes), retention_bytes)
     }
 
+    /// Whether so much may be written: in the background only what the disk holds, be it with the
+    /// reserve. What does not fit would fill the disk, be given up, and be tried again soon.
+    pub fn has_room(&self, bytes: u64, urgency: Urgency) -> bool {
+        if urgency == Urgency::Now {
+            return true;
+        }
+        let free_bytes = self.disk.free_bytes(&self.options.path).unwrap_or(u64::MAX);
+        bytes <= free_bytes.saturating_add(self.reserve_bytes.load(Ordering::Acquire))
+    }
+
     /// Tells people once when merges wait for space, and when no longer.
     fn note_room(&self, is_waiting: bool) {
         if self.merges_wait.swap(is_waiting, Ordering::Relaxed) != is_waiting {

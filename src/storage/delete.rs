@@ -213,7 +213,9 @@ impl Store {
         let pays = |own: &&Arc<OpenSegment>| {
             let bytes: u64 = own.hidden.iter().map(|hidden| hidden.bytes).sum();
             let enough = is_many || urgency == Urgency::Now;
-            !own.hidden.is_empty() && (enough || own.segment.bytes() <= bytes * HIDDEN_PART)
+            !own.hidden.is_empty()
+                && (enough || own.segment.bytes() <= bytes.saturating_mul(HIDDEN_PART))
+                && self.has_room(own.segment.bytes().saturating_sub(bytes), urgency)
         };
         let own = version.segments.iter().find(pays)?;
         let (level, windows) = (own.entry.level, vec![own.segment.time_range()]);

@@ -179,10 +179,10 @@ pub enum SealError {
     /// The disk is full.
     #[error("no space left for a segment")]
     DiskFull,
-    /// Reading the log or writing the segment failed.
-    #[error("seal log file: {0}")]
+    /// Reading or writing a log file, a segment or the manifest failed.
+    #[error("change files of the store: {0}")]
     Io(#[from] std::io::Error),
-    /// The log could not be read.
-    #[error("seal log file: {0}")]
+    /// A log file or a segment could not be read.
+    #[error("read files of the store: {0}")]
     Read(#[from] QueryError),
 }

@@ -211,7 +211,7 @@ impl Store {
     /// Writes segments anew without series all of whose samples are older than their retention.
     pub fn clean_expired(&self, urgency: Urgency) -> Result<(), SealError> {
         let _turn = self.begin_merging(urgency)?;
-        while let Some(merge) = self.next_to_expire()? {
+        while let Some(merge) = self.next_to_expire(urgency)? {
             if self.is_poisoned() {
                 return Err(SealError::Poisoned);
             }
@@ -220,7 +220,7 @@ impl Store {
         Ok(())
     }
 
-    fn next_to_expire(&self) -> Result<Option<Merge>, QueryError> {
+    fn next_to_expire(&self, urgency: Urgency) -> Result<Option<Merge>, QueryError> {
         if self.retention.load().rules.is_empty() {
             return Ok(None);
         }
@@ -228,7 +228,8 @@ impl Store {
         for own in &version.segments {
             let range = own.segment.time_range();
             let expired = self.expired(&own.segment)?;
-            if expired.iter().any(|hidden| range.max_ms <= hidden.range.max_ms) {
+            let is_due = expired.iter().any(|hidden| range.max_ms <= hidden.range.max_ms);
+            if is_due && self.has_room(own.segment.bytes(), urgency) {
                 let plan =
                     Plan { level: own.entry.level, inputs: Vec::new(), windows: vec![range] };
                 let (inputs, tombstone) = (vec![Arc::clone(own)], version.tombstone());

@@ -228,3 +228,28 @@ fn a_snapshot_is_a_data_directory() {
         assert_eq!(minutes(&storage, 2).split(' ').count(), 1);
     }
 }
+
+/// What does not fit would fill the disk and be tried again every half a minute.
+#[test]
+fn segments_are_not_cleaned_where_there_is_no_room() {
+    let machine = Machine::new(1);
+    let storage = machine.open();
+    for _ in 0..20 {
+        scrape(&machine, &storage, 300, 1.0);
+        machine.clock.advance_ms(MINUTE);
+    }
+    storage.seal_now().unwrap();
+    storage.delete_series(&[number("1.*")], TimeRange::ALL).unwrap();
+    let before = hidden(&storage);
+    assert_eq!(before, (1, 1));
+    let segment_bytes = storage.segments().iter().map(|own| own.bytes).sum::<u64>();
+    let clean = || storage.store.clean_tombstones(Urgency::Background);
+    machine.disk.set_free_bytes(0);
+    storage.store.reserve_bytes.store(0, Ordering::Release);
+    let files_before = files(&machine, "segments");
+    clean().expect("nothing is written");
+    assert_eq!((hidden(&storage), files(&machine, "segments")), (before, files_before));
+    machine.disk.set_free_bytes(10 * segment_bytes + (1 << 20));
+    clean().unwrap();
+    assert_eq!(hidden(&storage).1, 0);
+}
