@@ -133,3 +133,60 @@ fn what_is_written_today_reads_as_the_fixture_does() {
     write_fixture(&disk, Path::new(PATH));
     check_fixture(&Segment::open(&disk, Path::new(PATH)).unwrap());
 }
+
+/// Series, timestamps, start timestamps.
+fn with_starts() -> Vec<(Labels, Vec<i64>, Vec<i64>)> {
+    let starts: [(&str, fn(i64) -> i64); 4] = [
+        ("always_the_same", |_| 1_699_999_990_000),
+        ("restarts", |row| 1_700_000_000_000 + row / 30 * 30_000 - 7),
+        ("sometimes_unknown", |row| if row % 5 < 2 { 0 } else { 1_699_999_999_999 }),
+        ("deltas", |row| 1_700_000_000_000 + (row - 1) * 1_000),
+    ];
+    let times: Vec<i64> = (0..100).map(|row| 1_700_000_000_000 + row * 1_000).collect();
+    let one = |(name, start): (&str, fn(i64) -> i64)| {
+        let labels = Labels::from_pairs([("__name__", name)]);
+        (labels, times.clone(), (0..100).map(start).collect())
+    };
+    starts.into_iter().map(one).collect()
+}
+
+/// Floats and then histograms of each series.
+fn write_starts(disk: &dyn Disk, path: &Path) {
+    let mut writer = SegmentWriter::create(disk, path, Density::Fast).unwrap();
+    let histograms = histograms();
+    for (labels, times, starts) in with_starts() {
+        let identity = SeriesIdentity { fingerprint: fingerprint(&labels), labels: &labels };
+        let timestamps = writer.begin_timestamps(&times[..60]).unwrap();
+        let values: Vec<f64> = (0..60).map(f64::from).collect();
+        writer.chunk(identity, timestamps, Rows::All, &values).unwrap();
+        writer.starts(&starts[..60]).unwrap();
+        let timestamps = writer.begin_timestamps(&times[60..]).unwrap();
+        writer.histogram_chunk(identity, timestamps, Rows::All, &histograms).unwrap();
+        writer.starts(&starts[60..]).unwrap();
+    }
+    writer.finish(SequenceRange { first: 3, last: 9 }).unwrap();
+}
+
+fn check_starts(segment: &Segment) {
+    for (labels, _, starts) in with_starts() {
+        let name = Matcher::new(MatchOp::Equal, "__name__", labels.name()).unwrap();
+        let ordinal = segment.select(&[name]).unwrap().min().unwrap();
+        let chunks = segment.chunks(ordinal, TimeRange::ALL).unwrap();
+        let found = chunks.iter().map(|chunk| segment.decode_starts(chunk).unwrap().unwrap());
+        let found: Vec<i64> = found.flatten().collect();
+        assert_eq!(found, starts, "{labels}");
+        assert!(chunks.iter().all(|chunk| segment.has_starts(chunk).unwrap()));
+    }
+}
+
+#[test]
+fn the_fixture_with_start_timestamps_opens() {
+    let path = Path::new(FOLDER).join("starts");
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        write_starts(&OsDisk, &path);
+    }
+    check_starts(&Segment::open(&OsDisk, &path).unwrap());
+    let disk = disk();
+    write_starts(&disk, Path::new(PATH));
+    check_starts(&Segment::open(&disk, Path::new(PATH)).unwrap());
+}
