@@ -131,21 +131,30 @@ fn read_all(stream: &mut TcpStream) -> usize {
 
 struct Load {
     stop: Arc<AtomicBool>,
-    answers: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
-    clients: Vec<std::thread::JoinHandle<()>>,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    /// Whole ones that came.
+    answers: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Load {
+    /// Answers of each client, and the bytes of all, until now.
+    fn counts(&self) -> (Vec<u64>, u64) {
+        let answers = self.clients.iter().map(|client| client.answers.load(Ordering::Relaxed));
+        (answers.collect(), self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 fn start_load(port: u16, end_ms: i64) -> Load {
-    let mut load = Load {
-        stop: Arc::default(),
-        answers: Arc::default(),
-        bytes: Arc::default(),
-        clients: Vec::new(),
-    };
+    let mut load = Load { stop: Arc::default(), bytes: Arc::default(), clients: Vec::new() };
     for client in 0..CLIENTS {
-        let (stop, answers, bytes) = (load.stop.clone(), load.answers.clone(), load.bytes.clone());
-        load.clients.push(std::thread::spawn(move || {
+        let answers: Arc<AtomicU64> = Arc::default();
+        let (stop, bytes, counted) = (load.stop.clone(), load.bytes.clone(), answers.clone());
+        let thread = std::thread::spawn(move || {
             let end = end_ms / 1000;
             for n in client.. {
                 if stop.load(Ordering::Relaxed) {
@@ -160,12 +169,19 @@ fn start_load(port: u16, end_ms: i64) -> Load {
                 let head = "HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close";
                 if write!(stream, "GET {path} {head}\r\n\r\n").is_ok() {
                     bytes.fetch_add(read_all(&mut stream) as u64, Ordering::Relaxed);
-                    answers.fetch_add(1, Ordering::Relaxed);
+                    counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
-        }));
+        });
+        load.clients.push(Client { answers, thread });
     }
     load
+}
+
+/// The sum of a metric's values.
+fn sum(metrics: &str, name: &str) -> f64 {
+    let values = metrics.lines().filter(|line| line.starts_with(name));
+    values.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
 }
 
 /// Prints delays of one phase; the 99th percentiles.
@@ -173,6 +189,10 @@ fn phase(port: u16, name: &str, length: Duration) -> [f64; 2] {
     let before = get(port, "/metrics").body;
     std::thread::sleep(length);
     let after = get(port, "/metrics").body;
+    let missed = "prometheus_rule_group_iterations_missed_total";
+    let missed = sum(&after, missed) - sum(&before, missed);
+    let scrapes = length.as_secs() * TARGETS as u64;
+    println!("{name:>8} {missed} rounds of rules missed; {scrapes} scrapes planned");
     ["narthex_scrape_delay_seconds", "narthex_rule_group_delay_seconds"].map(|metric| {
         let (before, after) = (buckets(&before, metric), buckets(&after, metric));
         let at = |share| quantile(&before, &after, share).0;
@@ -207,16 +227,19 @@ fn main() {
     phase(port, "idle", length);
     let load = start_load(port, end_ms);
     std::thread::sleep(Duration::from_secs(3));
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), load.counts());
     let p99 = phase(port, "loaded", length);
     let took = begun.elapsed().as_secs_f64();
+    let (answers, bytes) = load.counts();
     load.stop.store(true, Ordering::Relaxed);
-    let answers = load.answers.load(Ordering::Relaxed);
-    let mib = load.bytes.load(Ordering::Relaxed) >> 20;
-    println!("{:>8} {answers} answers, {mib} MiB in {took:.1} s", "clients");
+    let own = answers.iter().zip(&before.0).map(|(after, before)| after - before);
+    let (all, least) = (own.clone().sum::<u64>(), own.min().unwrap());
+    let mib = (bytes - before.1) >> 20;
+    println!("{:>8} {all} answers, {least} or more for each, {mib} MiB in {took:.1} s", "clients");
     println!("{:>8} {} MiB at most", "memory", status_kib(server.process.id(), "VmHWM") >> 10);
     for client in load.clients {
-        client.join().unwrap();
+        client.thread.join().unwrap();
     }
+    assert!(0 < least, "some clients got no answer");
     assert!(p99.iter().all(|p99| *p99 <= DELAY_MAX_S), "scrapes or rules begin too late: {p99:?}");
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,6 +24,8 @@ use super::target::Target;
 use super::*;
 use crate::base::clock::{Clock, OsClock};
 use crate::base::metrics::Registry;
+use crate::encoding::wire::exposition;
+use crate::encoding::wire::negotiate::negotiate;
 use crate::http_client;
 use crate::model::exemplar::Exemplar;
 use crate::model::histogram::Histogram;
@@ -113,6 +115,8 @@ impl Append for Batch {
 /// Tokio's clock, which tests may pause.
 struct TokioClock {
     start: tokio::time::Instant,
+    /// By how much threads come too late since some moment.
+    late_ms: AtomicU64,
 }
 
 impl Clock for TokioClock {
@@ -121,7 +125,7 @@ impl Clock for TokioClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        self.start.elapsed() + Duration::from_millis(self.late_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -155,16 +159,19 @@ struct Bench {
     script: Arc<Script>,
     ended: mpsc::Receiver<()>,
     shared: Arc<Shared>,
+    registry: Registry,
 }
 
 impl Bench {
     fn new(options: JobOptions, script: &[(u64, Result<&'static str, &'static str>)]) -> Self {
         let (recorder, (alive, ended)) = (Recorder::default(), mpsc::channel(1));
-        let clock = Arc::new(TokioClock { start: tokio::time::Instant::now() });
+        let late_ms = AtomicU64::new(0);
+        let clock = Arc::new(TokioClock { start: tokio::time::Instant::now(), late_ms });
+        let registry = Registry::new();
         let shared = Arc::new(Shared {
             storage: Arc::new(recorder.clone()),
             clock: clock.clone(),
-            metrics: Metrics::new(&Registry::new()),
+            metrics: Metrics::new(&registry),
             seed: AtomicU64::new(1),
             shutdown: watch::Sender::new(false),
         });
@@ -172,7 +179,7 @@ impl Bench {
         let job = Job { options, fetch: script.clone() };
         let runtime = tokio::runtime::Handle::current();
         let pool = Pool::new(shared.clone(), runtime, alive, job);
-        Self { pool, recorder, clock, script, ended, shared }
+        Self { pool, recorder, clock, script, ended, shared, registry }
     }
 
     fn targets(&mut self, addresses: &[&str]) {
@@ -243,6 +250,31 @@ async fn a_slow_scrape_skips_ticks_and_keeps_the_grid() {
     69.969 {__name__="up", instance="h:1", job="j"} 1
     84.969 {__name__="a", instance="h:1", job="j"} 3
     84.969 {__name__="up", instance="h:1", job="j"} 1
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_and_intervals_are_told_as_they_were() {
+    let script = [(0, Ok("a 1\n")), (40, Ok("a 2\n")), (0, Ok("a 3\n"))];
+    let mut bench = Bench::new(job("j"), &script);
+    bench.targets(&["h:1"]);
+    // The second scrape takes so long that two are left out; the last one begins too late.
+    bench.pass(80).await;
+    bench.clock.late_ms.store(300, Ordering::Relaxed);
+    bench.pass(10).await;
+    let families = bench.registry.gather();
+    let text = exposition::write_families(&families, negotiate(""));
+    let wanted = ["interval_length_seconds_", "delay_seconds_sum", "delay_seconds_count"];
+    let mut told = String::new();
+    for line in text.lines().filter(|line| wanted.iter().any(|name| line.contains(name))) {
+        told += line;
+        told.push('\n');
+    }
+    assert_snapshot!(told, @r#"
+    narthex_scrape_delay_seconds_sum 0.3
+    narthex_scrape_delay_seconds_count 4
+    prometheus_target_interval_length_seconds_sum{interval="15s"} 75.3
+    prometheus_target_interval_length_seconds_count{interval="15s"} 3
     "#);
 }
 
