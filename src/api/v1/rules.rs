@@ -1,6 +1,7 @@
 //! `/rules`, `/alerts`, `/alertmanagers`.
 
 use std::collections::BTreeMap;
+use std::num::IntErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::super::respond::{ApiError, ApiResult, Success};
 use super::super::{Services, labels_json, rfc3339, rfc3339_or_never};
 use crate::model::digest::sha256_hex;
 use crate::model::float;
+use crate::model::labels::quote;
 use crate::model::matcher::Matcher;
 use crate::rules::{AlertStatus, AlertingStatus, GroupStatus, RuleStatus};
 
@@ -90,7 +92,7 @@ impl Filter {
     fn read(thread: &Blocking, services: &Services, params: &Params) -> Result<Self, ApiError> {
         let kind = params.get("type").to_lowercase();
         if !matches!(kind.as_str(), "" | "alert" | "record") {
-            let reason = format!("not supported value {}", crate::model::labels::quote(&kind));
+            let reason = format!("not supported value {}", quote(&kind));
             return Err(ApiError::parameter("type", reason));
         }
         let list = |name| params.all(name).map(str::to_owned).collect();
@@ -124,6 +126,55 @@ impl Filter {
     }
 }
 
+/// Which part of the list a client wants.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    groups_max: usize,
+    /// The first group's; empty: from the start.
+    token: String,
+}
+
+impl Page {
+    fn read(params: &Params) -> Result<Self, ApiError> {
+        let (limit, token) = (params.get("group_limit"), params.get("group_next_token"));
+        if limit.is_empty() {
+            if token.is_empty() {
+                return Ok(Self { groups_max: usize::MAX, token: String::new() });
+            }
+            let reason = "group_limit needs to be present in order to paginate over the groups";
+            return Err(ApiError::parameter("group_next_token", reason));
+        }
+        let refused = |reason: String| Err(ApiError::parameter("group_limit", reason));
+        match limit.parse::<i32>() {
+            Ok(number @ 1..) => Ok(Self { groups_max: number as usize, token: token.to_owned() }),
+            Ok(_) => refused("group_limit needs to be greater than 0".to_owned()),
+            Err(err) => {
+                let is_large =
+                    matches!(err.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+                let reason = if is_large { "value out of range" } else { "invalid syntax" };
+                refused(format!(
+                    "group_limit needs to be a valid number: strconv.ParseInt: parsing {}: {reason}",
+                    quote(limit)
+                ))
+            }
+        }
+    }
+}
+
+fn excludes_alerts(params: &Params) -> Result<bool, ApiError> {
+    match params.get("exclude_alerts").to_lowercase().as_str() {
+        "1" | "t" | "true" => Ok(true),
+        "" | "0" | "f" | "false" => Ok(false),
+        other => {
+            let reason = format!(
+                "error converting exclude_alerts: strconv.ParseBool: parsing {}: invalid syntax",
+                quote(other)
+            );
+            Err(ApiError::parameter("exclude_alerts", reason))
+        }
+    }
+}
+
 /// Names a group in paging: SHA-256 of file and group.
 fn page_token(group: &GroupStatus) -> String {
     sha256_hex(&format!("{};{}", group.file, group.name))
@@ -135,24 +186,25 @@ pub(super) async fn rules(State(services): State<Arc<Services>>, params: Params)
 
 fn list(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
     let filter = Filter::read(thread, services, params)?;
-    let exclude_alerts = matches!(params.get("exclude_alerts"), "true" | "1");
-    let limit = params.count("group_limit", 0)?;
-    let wanted_token = params.get("group_next_token");
+    let exclude_alerts = excludes_alerts(params)?;
+    let page = Page::read(params)?;
     let mut groups = services.rules.groups();
     groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+    let is_first = |group: &Arc<GroupStatus>| page_token(group) == page.token;
+    let first = if page.token.is_empty() { Some(0) } else { groups.iter().position(is_first) };
+    let Some(first) = first else {
+        let reason =
+            format!("invalid group_next_token '{}'. were rule groups changed?", page.token);
+        return Err(ApiError::parameter("group_next_token", reason));
+    };
     let (mut shown, mut next_token) = (Vec::new(), None);
-    let mut reached = wanted_token.is_empty();
-    for group in groups.iter().filter(|group| filter.wants_group(group)) {
-        reached = reached || page_token(group) == wanted_token;
-        if !reached {
-            continue;
-        }
+    for group in groups[first..].iter().filter(|group| filter.wants_group(group)) {
         let rules = group.rules.iter().filter(|rule| filter.wants_rule(rule));
         let rules: Vec<Value> = rules.map(|rule| rule_json(rule, !exclude_alerts)).collect();
-        if rules.is_empty() && !group.rules.is_empty() {
+        if rules.is_empty() {
             continue;
         }
-        if limit > 0 && shown.len() == limit {
+        if shown.len() == page.groups_max {
             next_token = Some(page_token(group));
             break;
         }
@@ -165,10 +217,6 @@ fn list(thread: &Blocking, services: &Services, params: &Params) -> ApiResult {
             "evaluationTime": group.evaluation_time.as_secs_f64(),
             "lastEvaluation": moment(group.last_evaluation_ms),
         }));
-    }
-    if !reached {
-        let reason = "invalid group_next_token. were rule groups changed?";
-        return Err(ApiError::parameter("group_next_token", reason));
     }
     let mut data = json!({ "groups": shown });
     if let Some(token) = next_token {
@@ -192,4 +240,49 @@ pub(super) async fn alertmanagers(State(services): State<Arc<Services>>) -> ApiR
         "activeAlertmanagers": list(&status.active),
         "droppedAlertmanagers": list(&status.dropped),
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_read_and_refused_as_by_prometheus() {
+        let page = |groups_max, token: &str| Ok(Page { groups_max, token: token.to_owned() });
+        let limit = "invalid parameter \"group_limit\": group_limit needs to be ";
+        let number = format!("{limit}a valid number: strconv.ParseInt: parsing ");
+        let refused = |text: &str| Err(text.to_owned());
+        for (query, expected) in [
+            ("", page(usize::MAX, "")),
+            ("group_limit=2", page(2, "")),
+            ("group_limit=2&group_next_token=ab", page(2, "ab")),
+            (
+                "group_next_token=ab",
+                refused(
+                    "invalid parameter \"group_next_token\": group_limit needs to be present in \
+                     order to paginate over the groups",
+                ),
+            ),
+            ("group_limit=0", Err(format!("{limit}greater than 0"))),
+            ("group_limit=-1", Err(format!("{limit}greater than 0"))),
+            ("group_limit=x", Err(format!("{number}\"x\": invalid syntax"))),
+            ("group_limit=3000000000", Err(format!("{number}\"3000000000\": value out of range"))),
+        ] {
+            let read = Page::read(&Params::from_query(query));
+            assert_eq!(read.map_err(|err| err.text), expected, "{query}");
+        }
+        let excludes = |text: &str| {
+            let params = Params::from_query(&format!("exclude_alerts={text}"));
+            excludes_alerts(&params).map_err(|err| err.text)
+        };
+        assert_eq!(
+            [excludes("True"), excludes("0"), excludes("")].map(Result::unwrap),
+            [true, false, false]
+        );
+        assert_eq!(
+            excludes("maybe").unwrap_err(),
+            "invalid parameter \"exclude_alerts\": error converting exclude_alerts: \
+             strconv.ParseBool: parsing \"maybe\": invalid syntax"
+        );
+    }
 }
