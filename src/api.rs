@@ -10,6 +10,7 @@ pub mod v1;
 pub mod workers;
 
 mod blocking;
+mod compress;
 mod federate;
 mod health;
 mod home;

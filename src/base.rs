@@ -11,3 +11,4 @@ pub mod fuzz;
 pub mod log_file;
 pub mod metrics;
 pub mod rng;
+pub mod turns;

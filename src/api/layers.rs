@@ -9,9 +9,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tower_http::compression::CompressionLayer;
 
 use super::Services;
+use super::compress::compress;
 use super::respond::text;
 use crate::base::clock::Clock;
 use crate::base::metrics::{Registry, Vector};
@@ -72,7 +72,7 @@ pub(super) fn wrap(routes: Router, services: &Arc<Services>) -> Router {
     let metrics = HttpMetrics::new(&services.metrics, Arc::clone(&services.clock));
     routes
         .layer(middleware::from_fn_with_state(metrics, measure))
-        .layer(CompressionLayer::new())
+        .layer(middleware::from_fn_with_state(services.workers.clone(), compress))
         .layer(middleware::from_fn_with_state(services.options.cors_origin.clone(), cors))
 }
 

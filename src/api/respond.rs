@@ -122,31 +122,37 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A successful answer.
+/// A successful answer. Answers may be large: the text is put together by whoever makes one, not
+/// by the thread that sends it.
 #[derive(Debug)]
 pub struct Success {
-    /// JSON.
-    data: String,
-    warnings: Vec<String>,
-    infos: Vec<String>,
+    /// The whole text but for the last brace.
+    text: String,
 }
 
 impl Success {
     /// With `data` as JSON.
     pub fn of(data: &impl Serialize) -> Self {
-        let data = serde_json::to_string(data).expect("answers have string keys only");
-        Self { data, warnings: Vec::new(), infos: Vec::new() }
+        Self::written(|text| {
+            text.push_str(&serde_json::to_string(data).expect("answers have string keys only"));
+        })
     }
 
-    /// With `data` that is JSON text already.
-    pub fn of_json(data: String) -> Self {
-        Self { data, warnings: Vec::new(), infos: Vec::new() }
+    /// With `data` that `write` appends as JSON.
+    pub fn written(write: impl FnOnce(&mut String)) -> Self {
+        let mut text = "{\"status\":\"success\",\"data\":".to_owned();
+        write(&mut text);
+        Self { text }
     }
 
     /// Adds notes on the answer; surplus ones are counted only.
     pub fn with_annotations(mut self, warnings: Vec<String>, infos: Vec<String>) -> Self {
-        self.warnings.extend(cap(warnings, "warning"));
-        self.infos.extend(cap(infos, "info"));
+        for (name, texts) in [("warnings", cap(warnings, "warning")), ("infos", cap(infos, "info"))]
+        {
+            if !texts.is_empty() {
+                self.text.push_str(&format!(",\"{name}\":{}", json!(texts)));
+            }
+        }
         self
     }
 }
@@ -161,18 +167,9 @@ fn cap(mut texts: Vec<String>, kind: &str) -> Vec<String> {
 }
 
 impl IntoResponse for Success {
-    fn into_response(self) -> Response {
-        // Answers may be large: what is JSON already is not read again.
-        let mut body = String::with_capacity(self.data.len() + 64);
-        body.push_str("{\"status\":\"success\",\"data\":");
-        body.push_str(&self.data);
-        for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
-            if !texts.is_empty() {
-                body.push_str(&format!(",\"{name}\":{}", json!(texts)));
-            }
-        }
-        body.push('}');
-        (json_headers(), body).into_response()
+    fn into_response(mut self) -> Response {
+        self.text.push('}');
+        (json_headers(), self.text).into_response()
     }
 }
 
@@ -201,7 +198,7 @@ mod tests {
         };
         let plain = Success::of(&[1, 2]).into_response();
         assert_eq!(text(plain).await, r#"{"status":"success","data":[1,2]}"#);
-        let noted = Success::of_json("{}".to_owned())
+        let noted = Success::written(|text| text.push_str("{}"))
             .with_annotations(vec!["a \"b\"".to_owned()], vec!["c".to_owned()]);
         assert_eq!(
             text(noted.into_response()).await,

@@ -1,11 +1,13 @@
 //! Threads for what clients ask: queries, lists of series, remote reads.
 //!
 //! They have a lower priority than everything else here, so that scrapes and rules begin in time
-//! however much is asked. The runtime's own blocking threads serve writes; a thread that has given
-//! up its priority cannot have it back. Threads are made when they are needed and end when they
+//! however much is asked, and take turns, so that few are interrupted while they hold a lock. The
+//! runtime's own blocking threads serve writes; a thread that has given up its priority cannot have
+//! it back. Threads are made when they are needed and end when they
 //! have been idle for a while. Those that a query makes itself inherit the priority.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::base::turns::Turns;
 use crate::promql::parser::STACK_BYTES;
 
 /// Most threads. Clients that wait hold one each; `--web.max-connections` is 512 unless it is set.
@@ -24,6 +27,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Steps down: the scheduler gives such a thread about a ninth of the time of another one, and
 /// nothing while that wakes up.
 const NICE: i32 = 10;
+
+/// Threads that compute at a time, for each processor: some of them wait for the disk.
+const TURNS_PER_PROCESSOR: usize = 2;
+/// How long a thread computes while others wait for their turn.
+const TURN: Duration = Duration::from_millis(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -42,11 +50,19 @@ pub enum JobError {
 #[derive(Clone, Default)]
 pub struct Workers(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
+    turns: Arc<Turns>,
     state: Mutex<State>,
     /// Signalled for each job.
     added: Condvar,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let turns = Turns::new(processors * TURNS_PER_PROCESSOR, TURN);
+        Self { turns, state: Mutex::default(), added: Condvar::new() }
+    }
 }
 
 #[derive(Default)]
@@ -107,7 +123,7 @@ impl Shared {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 // The hook of the process has logged a panic.
-                let _ = catch_unwind(AssertUnwindSafe(job));
+                let _ = catch_unwind(AssertUnwindSafe(|| self.turns.take(job)));
                 state = self.state.lock();
                 continue;
             }

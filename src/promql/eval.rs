@@ -28,6 +28,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::base::clock::Clock;
+use crate::base::turns;
 use crate::model::labels::Labels;
 use crate::model::matcher::CompileAllowance;
 use crate::storage::select::Select;
@@ -274,6 +275,7 @@ impl<'e> Evaluator<'e> {
 
     /// Ends the query when it must not go on.
     fn check(&self) -> Result<(), QueryError> {
+        turns::pass();
         let place = || "expression evaluation".to_owned();
         if self.env.cancel.is_canceled() {
             return Err(QueryError::Canceled(place()));

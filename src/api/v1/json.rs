@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::base::turns;
 use crate::model::exemplar::Exemplar;
 use crate::model::float;
 use crate::model::histogram::Histogram;
@@ -9,8 +10,7 @@ use crate::model::labels::Labels;
 use crate::promql::engine::Value;
 
 /// The `data` of an answer: result type and result, and `stats` (JSON) when it was asked for.
-pub fn query_data(value: &Value, stats: Option<&str>) -> String {
-    let mut out = String::with_capacity(1024);
+pub fn push_query_data(out: &mut String, value: &Value, stats: Option<&str>) {
     out.push_str("{\"resultType\":\"");
     out.push_str(match value {
         Value::Scalar { .. } => "scalar",
@@ -20,15 +20,15 @@ pub fn query_data(value: &Value, stats: Option<&str>) -> String {
     });
     out.push_str("\",\"result\":");
     match value {
-        Value::Scalar { timestamp_ms, value } => push_point(&mut out, *timestamp_ms, *value),
+        Value::Scalar { timestamp_ms, value } => push_point(out, *timestamp_ms, *value),
         Value::String { timestamp_ms, value } => {
             out.push('[');
-            push_seconds(&mut out, *timestamp_ms);
+            push_seconds(out, *timestamp_ms);
             out.push(',');
-            push_text(&mut out, value);
+            push_text(out, value);
             out.push(']');
         }
-        Value::Vector(samples) => push_list(&mut out, samples, |out, sample| {
+        Value::Vector(samples) => push_list(out, samples, |out, sample| {
             out.push_str("{\"metric\":");
             push_labels(out, &sample.labels);
             match &sample.histogram {
@@ -43,7 +43,8 @@ pub fn query_data(value: &Value, stats: Option<&str>) -> String {
             }
             out.push('}');
         }),
-        Value::Matrix(series) => push_list(&mut out, series, |out, series| {
+        Value::Matrix(series) => push_list(out, series, |out, series| {
+            turns::pass();
             out.push_str("{\"metric\":");
             push_labels(out, &series.labels);
             if !series.points.is_empty() {
@@ -64,13 +65,11 @@ pub fn query_data(value: &Value, stats: Option<&str>) -> String {
         out.push_str(stats);
     }
     out.push('}');
-    out
 }
 
 /// Series with their exemplars.
-pub fn exemplars(found: &[(Labels, Vec<Exemplar>)]) -> String {
-    let mut out = String::new();
-    push_list(&mut out, found, |out, (labels, exemplars)| {
+pub fn push_exemplars(out: &mut String, found: &[(Labels, Vec<Exemplar>)]) {
+    push_list(out, found, |out, (labels, exemplars)| {
         out.push_str("{\"seriesLabels\":");
         push_labels(out, labels);
         out.push_str(",\"exemplars\":");
@@ -84,10 +83,10 @@ pub fn exemplars(found: &[(Labels, Vec<Exemplar>)]) -> String {
         });
         out.push('}');
     });
-    out
 }
 
-fn push_list<T>(out: &mut String, items: &[T], mut push: impl FnMut(&mut String, &T)) {
+/// A list, item by item.
+pub fn push_list<T>(out: &mut String, items: &[T], mut push: impl FnMut(&mut String, &T)) {
     out.push('[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -185,6 +184,12 @@ mod tests {
     use super::*;
     use crate::model::histogram::Span;
     use crate::promql::engine::{Series, VectorSample};
+
+    fn query_data(value: &Value, stats: Option<&str>) -> String {
+        let mut out = String::new();
+        push_query_data(&mut out, value, stats);
+        out
+    }
 
     #[test]
     fn results_look_like_prometheus() {

@@ -42,15 +42,8 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
             found.dedup();
         }
         let warnings = limited(&mut found, limit);
-        let mut data = String::from("[");
-        for (index, labels) in found.iter().enumerate() {
-            if index > 0 {
-                data.push(',');
-            }
-            json::push_labels(&mut data, labels);
-        }
-        data.push(']');
-        Ok(Success::of_json(data).with_annotations(warnings, Vec::new()))
+        let answer = Success::written(|text| json::push_list(text, &found, json::push_labels));
+        Ok(answer.with_annotations(warnings, Vec::new()))
     })
     .await
 }

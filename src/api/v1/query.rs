@@ -134,8 +134,10 @@ impl Request {
             }
             output.warnings.extend(stats_warning(&self.stats));
             let stats = (!self.stats.is_empty()).then(|| output.stats.to_json().to_string());
-            let data = json::query_data(&output.value, stats.as_deref());
-            Ok(Success::of_json(data).with_annotations(output.warnings, output.infos))
+            let answer = Success::written(|text| {
+                json::push_query_data(text, &output.value, stats.as_deref());
+            });
+            Ok(answer.with_annotations(output.warnings, output.infos))
         })
         .await
     }
@@ -249,7 +251,8 @@ pub(super) async fn exemplars(
             return Ok(None);
         }
         let sets = thread.compile(&written)?;
-        Ok(Some(Success::of_json(json::exemplars(&services.store.exemplars(&sets, range)))))
+        let found = services.store.exemplars(&sets, range);
+        Ok(Some(Success::written(|text| json::push_exemplars(text, &found))))
     });
     let found = found.await?;
     Ok(found.map_or_else(|| StatusCode::NO_CONTENT.into_response(), Success::into_response))

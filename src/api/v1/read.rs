@@ -8,10 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::error;
 
 use super::super::respond::text;
 use super::super::{Services, with_external_labels};
+use crate::base::turns;
 use crate::encoding::wire::remote_read::{
     ReadQuery, ReadRequest, ResponseType, SampleRun, frames, put_result, put_series,
 };
@@ -179,15 +181,25 @@ fn whole(services: &Services, request: &ReadRequest) -> Result<Vec<u8>, Refusal>
 
 type Frame = Result<Vec<u8>, Refusal>;
 
+/// Waits until there is room; false when nobody reads any longer. A slow reader keeps no turn.
+fn send(sender: &mpsc::Sender<Frame>, frame: Frame) -> bool {
+    match sender.try_send(frame) {
+        Ok(()) => true,
+        Err(TrySendError::Full(frame)) => turns::aside(|| sender.blocking_send(frame)).is_ok(),
+        Err(TrySendError::Closed(_)) => false,
+    }
+}
+
 fn stream_all(services: &Services, request: &ReadRequest, sender: &mpsc::Sender<Frame>) {
     let frame_bytes_max = services.options.read_limits.frame_bytes;
     for (index, query) in request.queries.iter().enumerate() {
         let done = for_each_series(services, query, |labels, columns| {
             let frames = frames(index, labels, &sample_runs(columns), frame_bytes_max);
-            Ok(frames.into_iter().all(|frame| sender.blocking_send(Ok(frame)).is_ok()))
+            turns::pass();
+            Ok(frames.into_iter().all(|frame| send(sender, Ok(frame))))
         });
         if let Err(refusal) = done {
-            let _ = sender.blocking_send(Err(refusal));
+            send(sender, Err(refusal));
             return;
         }
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::base::turns;
+
 /// Queries that wait: each holds a thread, and others need some too.
 pub(super) const WAITING_MAX: usize = 256;
 /// How often a waiting query looks whether it was canceled.
@@ -43,10 +45,20 @@ impl Gate {
     ) -> Result<Place<'_>, E> {
         let mut counts = self.counts.lock();
         give_up()?;
-        if self.limit <= counts.running && counts.waiting == WAITING_MAX {
+        if counts.running < self.limit {
+            counts.running += 1;
+            return Ok(Place(self));
+        }
+        if counts.waiting == WAITING_MAX {
             return Err(full());
         }
         counts.waiting += 1;
+        drop(counts);
+        turns::aside(|| self.wait(give_up))
+    }
+
+    fn wait<E>(&self, give_up: impl Fn() -> Result<(), E>) -> Result<Place<'_>, E> {
+        let mut counts = self.counts.lock();
         while self.limit <= counts.running {
             self.left.wait_for(&mut counts, POLL);
             if let Err(err) = give_up() {
