@@ -249,6 +249,11 @@ fn a_log_file_is_closed_when_it_is_old() {
     assert_eq!(storage.store.version.load().logs.len(), 2);
     storage.store.seal_closed().unwrap();
     assert_eq!(storage.store.version.load().segments.len(), 1);
+    // Nor does one of a clock that went back stay until that has caught up.
+    machine.clock.advance_ms(-40 * MINUTE);
+    append(&storage, &[(labels("m", 1), machine.clock.now_ms(), 1.0)]);
+    storage.store.close_old_log().unwrap();
+    assert_eq!(storage.store.version.load().logs.len(), 2);
 }
 
 /// A later log file names series that only a damaged one defined.
