@@ -6,6 +6,8 @@
 
 pub(super) mod regular;
 
+use std::ops::Range;
+
 use crate::model::sample::STALE_NAN_BITS;
 
 /// A loop.
@@ -122,6 +124,8 @@ pub(super) struct Stretch<'a> {
     /// Seconds to be added before and after.
     pub(super) to_start: &'a [f64],
     pub(super) to_end: &'a [f64],
+    /// By how much the change is stretched where counters could have been below zero.
+    pub(super) factors: &'a [f64],
     /// All ones where the step has a result, else zero.
     pub(super) present: &'a [u64],
     /// Counters cannot have been below zero.
@@ -132,32 +136,91 @@ pub(super) struct Stretch<'a> {
     pub(super) values: &'a mut [f64],
 }
 
+/// Steps for which it is decided together whether divisions are needed.
+const STRETCHED_TOGETHER: usize = 32;
+
 impl Stretch<'_> {
+    /// Of some steps.
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn part(&mut self, steps: Range<usize>) -> Stretch<'_> {
+        Stretch {
+            first: &self.first[steps.clone()],
+            sampled: &self.sampled[steps.clone()],
+            to_start: &self.to_start[steps.clone()],
+            to_end: &self.to_end[steps.clone()],
+            factors: &self.factors[steps.clone()],
+            present: &self.present[steps.clone()],
+            counter: self.counter,
+            seconds: self.seconds,
+            values: &mut self.values[steps],
+        }
+    }
+
+    /// Whether a counter may have been at zero within the range, found out without a division: only
+    /// far from the borders of what a double can hold is a product sure to compare like a quotient.
     #[expect(clippy::needless_bitwise_bool, reason = "branches stand in the way of vectors")]
     #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
     #[inline(always)]
-    fn all<const COUNTER: bool, const RATE: bool>(self) {
+    fn may_limit(&self) -> bool {
+        let count = self.values.len();
+        let (first, sampled) = (&self.first[..count], &self.sampled[..count]);
+        let to_start = &self.to_start[..count];
+        let mut any = false;
+        for at in 0..count {
+            let (change, first) = (self.values[at], first[at]);
+            let (zero, start) = (sampled[at] * first, to_start[at] * change * (1.0 + 1e-9));
+            let is_far = (start < zero) & (1e-200 < zero) & (zero < f64::INFINITY);
+            any |= (0.0 < change) & (0.0 <= first) & !is_far;
+        }
+        any
+    }
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn put(&mut self, at: usize, value: f64) {
+        let present = self.present[at];
+        let bits = (value.to_bits() & present) | (STALE_NAN_BITS & !present);
+        self.values[at] = f64::from_bits(bits);
+    }
+
+    /// Where no counter can have been below zero.
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn unlimited(&mut self) {
+        let count = self.values.len();
+        (self.factors, self.present) = (&self.factors[..count], &self.present[..count]);
+        for at in 0..count {
+            self.put(at, self.values[at] * self.factors[at]);
+        }
+    }
+
+    #[expect(clippy::needless_bitwise_bool, reason = "branches stand in the way of vectors")]
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn limited<const RATE: bool>(&mut self) {
         let seconds = self.seconds.unwrap_or(1.0);
         let count = self.values.len();
         let (first, sampled) = (&self.first[..count], &self.sampled[..count]);
         let (to_start, to_end) = (&self.to_start[..count], &self.to_end[..count]);
-        let present = &self.present[..count];
+        self.present = &self.present[..count];
         for at in 0..count {
             let (change, first, sampled) = (self.values[at], first[at], sampled[at]);
-            let mut to_start = to_start[at];
-            if COUNTER {
-                let to_zero = sampled * (first / change);
-                let limits = (0.0 < change) & (0.0 <= first) & (to_zero < to_start);
-                to_start = if limits { to_zero } else { to_start };
-            }
-            let factor = (sampled + to_start + to_end[at]) / sampled;
-            let factor = if sampled == 0.0 { 1.0 } else { factor };
-            let factor = if RATE { factor / seconds } else { factor };
-            let bits = (change * factor).to_bits();
-            let result = (bits & present[at]) | (STALE_NAN_BITS & !present[at]);
-            self.values[at] = f64::from_bits(result);
+            let to_zero = sampled * (first / change);
+            let limits = (0.0 < change) & (0.0 <= first) & (to_zero < to_start[at]);
+            let to_start = if limits { to_zero } else { to_start[at] };
+            let factor = stretch_factor(sampled, to_start, to_end[at]);
+            self.put(at, change * if RATE { factor / seconds } else { factor });
         }
     }
+}
+
+/// By how much a change within `sampled` seconds is stretched to what lies around it.
+#[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+#[inline(always)]
+pub(super) fn stretch_factor(sampled: f64, to_start: f64, to_end: f64) -> f64 {
+    let factor = (sampled + to_start + to_end) / sampled;
+    if sampled == 0.0 { 1.0 } else { factor }
 }
 
 impl Kernel for Stretch<'_> {
@@ -165,12 +228,20 @@ impl Kernel for Stretch<'_> {
 
     #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
     #[inline(always)]
-    fn run(self) {
-        match (self.counter, self.seconds.is_some()) {
-            (true, true) => self.all::<true, true>(),
-            (true, false) => self.all::<true, false>(),
-            (false, true) => self.all::<false, true>(),
-            (false, false) => self.all::<false, false>(),
+    fn run(mut self) {
+        if !self.counter {
+            return self.unlimited();
+        }
+        let count = self.values.len();
+        for start in (0..count).step_by(STRETCHED_TOGETHER) {
+            let mut part = self.part(start..count.min(start + STRETCHED_TOGETHER));
+            if !part.may_limit() {
+                part.unlimited();
+            } else if part.seconds.is_some() {
+                part.limited::<true>();
+            } else {
+                part.limited::<false>();
+            }
         }
     }
 }
@@ -273,13 +344,18 @@ mod tests {
             let present: Vec<u64> =
                 (0..37).map(|at| if mask >> at & 1 == 1 { u64::MAX } else { 0 }).collect();
             let [first, sampled, to_start, to_end, change] = &columns[..] else { unreachable!() };
+            let sampled: Vec<f64> = sampled.iter().map(|value| value.abs()).collect();
+            let divided = |factor: f64| seconds.map_or(factor, |seconds| factor / seconds);
+            let factor = |at: usize| divided(stretch_factor(sampled[at], to_start[at], to_end[at]));
+            let factors: Vec<f64> = (0..37).map(factor).collect();
             let results = [true, false].map(|fast| {
                 let mut values = change.clone();
                 let work = Stretch {
                     first,
-                    sampled,
+                    sampled: &sampled,
                     to_start,
                     to_end,
+                    factors: &factors,
                     present: &present,
                     counter,
                     seconds,
@@ -289,6 +365,16 @@ mod tests {
                 values
             });
             prop_assert_eq!(bits(&results[0]), bits(&results[1]));
+            let one = |at: usize| {
+                let (change, first) = (change[at], first[at]);
+                let to_zero = sampled[at] * (first / change);
+                let limits = counter && 0.0 < change && 0.0 <= first && to_zero < to_start[at];
+                let to_start = if limits { to_zero } else { to_start[at] };
+                let value = change * divided(stretch_factor(sampled[at], to_start, to_end[at]));
+                if present[at] == 0 { stale_nan() } else { value }
+            };
+            let expected: Vec<f64> = (0..37).map(one).collect();
+            prop_assert_eq!(bits(&results[0]), bits(&expected));
         }
 
         #[test]

@@ -9,7 +9,7 @@ use super::range::Windows;
 use super::{Steps, is_absent};
 
 /// Steps of all tables that are kept: 64 MiB of the larger kind.
-const TABLE_STEPS_MAX: usize = 8 << 20;
+const TABLE_STEPS_MAX: usize = 1 << 20;
 
 /// Tables by the address of their slice, which is kept with them, so that it stays its own.
 type BySlice<T> = HashMap<usize, (Arc<[i64]>, Arc<T>)>;

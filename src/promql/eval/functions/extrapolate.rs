@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::super::absent;
-use super::super::kernels::{self, Stretch};
+use super::super::kernels::{self, Stretch, stretch_factor};
 use super::over_range::{RangeFunction, Windowed};
 use super::rate::{Reach, range_seconds};
 
@@ -18,6 +18,10 @@ pub(in super::super) struct Reaches {
     sampled: Vec<f64>,
     to_start: Vec<f64>,
     to_end: Vec<f64>,
+    /// How far a change is stretched where nothing else limits that; of a rate also divided by the
+    /// range.
+    factors: Vec<f64>,
+    rate_factors: Vec<f64>,
     /// All ones where there are two samples, else zero.
     present: Vec<u64>,
     /// First and last sample of the first step, when with each step the next ones take their place.
@@ -34,6 +38,8 @@ impl Reaches {
             sampled: column(),
             to_start: column(),
             to_end: column(),
+            factors: column(),
+            rate_factors: column(),
             present: Vec::with_capacity(count),
             sliding: None,
         };
@@ -57,6 +63,9 @@ impl Reaches {
             own.sampled.push(reach.sampled);
             own.to_start.push(reach.to_start);
             own.to_end.push(reach.to_end);
+            let factor = stretch_factor(reach.sampled, reach.to_start, reach.to_end);
+            own.factors.push(factor);
+            own.rate_factors.push(factor / range_seconds(series));
             own.present.push(if has_two { u64::MAX } else { 0 });
         }
         let slides = |positions: &[u32]| positions.windows(2).all(|pair| pair[0] + 1 == pair[1]);
@@ -120,14 +129,16 @@ pub(super) fn all(series: &Windowed<'_>, function: RangeFunction, out: &mut [f64
     if counter {
         reaches.correct(series.values, out);
     }
+    let is_rate = function == RangeFunction::Rate;
     kernels::stretch(Stretch {
+        factors: if is_rate { &reaches.rate_factors } else { &reaches.factors },
         first: &first,
         sampled: &reaches.sampled,
         to_start: &reaches.to_start,
         to_end: &reaches.to_end,
         present: &reaches.present,
         counter,
-        seconds: (function == RangeFunction::Rate).then(|| range_seconds(series)),
+        seconds: is_rate.then(|| range_seconds(series)),
         values: out,
     });
 }
