@@ -1,13 +1,14 @@
 //! Speed of queries against a store in a temporary folder.
 //!
 //! `cargo bench --bench queries [filter] [--threads N]` prints the best times. `rate` has the shape of
-//! Thanos' engine benchmarks: 3,000 series, a sample every 30 s, 241 steps; `index` has a million
-//! series.
+//! Thanos' engine benchmarks: 3,000 series, a sample every 30 s, 241 steps; `large` the same with
+//! 100,000 series and a fifth of the steps; `index` has a million series, and tells by how much
+//! anonymous memory grows while a query runs.
 #![expect(clippy::disallowed_methods, reason = "measures time")]
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use narthex::base::clock::SimClock;
@@ -26,8 +27,6 @@ use narthex::storage::select::{Select as _, SelectHints};
 
 const START_MS: i64 = 1_767_225_600_000;
 const STEP_MS: i64 = 30_000;
-const STEPS: i64 = 241;
-const SERIES: usize = 3_000;
 /// Series that are scraped together.
 const TARGET: usize = 100;
 
@@ -42,7 +41,10 @@ fn main() {
         }
     }
     if "rate".contains(&filter) {
-        rate(threads);
+        rate(3_000, 241, threads);
+    }
+    if "large".contains(&filter) {
+        rate(100_000, 48, threads);
     }
     if "index".contains(&filter) {
         index();
@@ -58,7 +60,7 @@ struct Room {
 impl Room {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let clock = Arc::new(SimClock::new(START_MS + 4 * STEPS * STEP_MS));
+        let clock = Arc::new(SimClock::new(START_MS + 1000 * STEP_MS));
         let options = Options {
             path: folder.path().join("data"),
             retention: Retention::default(),
@@ -118,9 +120,9 @@ fn best(mut call: impl FnMut()) -> Duration {
     best
 }
 
-fn rate(threads: usize) {
+fn rate(series: usize, steps: i64, threads: usize) {
     let room = Room::new();
-    let labels: Vec<Labels> = (0..SERIES)
+    let labels: Vec<Labels> = (0..series)
         .map(|number| {
             Labels::from_pairs([
                 ("__name__", "requests_total".to_owned()),
@@ -130,9 +132,9 @@ fn rate(threads: usize) {
             ])
         })
         .collect();
-    let mut values = vec![0.0; SERIES];
+    let mut values = vec![0.0; series];
     // Enough for the window of the first step.
-    for row in -20..STEPS {
+    for row in -20..steps {
         for (number, value) in values.iter_mut().enumerate() {
             let hash = (number as u64 + 1).wrapping_mul(row.unsigned_abs() + 1) % 97;
             *value += if hash < 60 { hash as f64 } else { 0.0 };
@@ -144,7 +146,7 @@ fn rate(threads: usize) {
         }
     }
     let engine = room.engine(threads);
-    let end_ms = START_MS + (STEPS - 1) * STEP_MS;
+    let end_ms = START_MS + (steps - 1) * STEP_MS;
     for place in ["head", "sealed"] {
         if place == "sealed" {
             room.storage.seal_now().expect("seal");
@@ -163,18 +165,51 @@ fn rate(threads: usize) {
                 assert!(matches!(&output.value, Value::Matrix(series) if !series.is_empty()));
                 black_box(output);
             });
-            let each = time.as_nanos() as f64 / (SERIES as f64 * STEPS as f64);
+            let each = time.as_nanos() as f64 / (series as f64 * steps as f64);
             println!("{place:8} {text:52} {time:>12.3?} {each:>8.2} ns per series and step");
         }
-        for text in ["count(requests_total)", "sum by (job) (rate(requests_total[5m]))"] {
+        for text in [
+            "count(requests_total)",
+            "sum by (job) (rate(requests_total[5m]))",
+            "topk(10, requests_total)",
+            r#"sum(requests_total{instance=~"host-[01]:.*"})"#,
+            r#"topk(10, requests_total{instance=~"host-[01]:.*"})"#,
+        ] {
             let query = Query::new(text);
             let time = best(|| {
                 black_box(engine.instant(&query, end_ms).expect("a result"));
             });
-            let each = time.as_nanos() as f64 / SERIES as f64;
-            println!("{place:8} {text:52} {time:>12.3?} {each:>8.2} ns per series, instant");
+            println!("{place:8} {text:52} {time:>12.3?} instant");
         }
     }
+}
+
+/// How long a call takes, and by how much anonymous memory grows meanwhile, looked at every
+/// millisecond.
+fn growth(call: &mut dyn FnMut()) -> String {
+    let anonymous_kib = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        number.unwrap_or(0_u64)
+    };
+    let (before, is_done) = (anonymous_kib(), AtomicBool::new(false));
+    let began = Instant::now();
+    let (most, took) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = before;
+            while !is_done.load(Ordering::Relaxed) {
+                most = most.max(anonymous_kib());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            most
+        });
+        call();
+        let took = began.elapsed();
+        is_done.store(true, Ordering::Relaxed);
+        (watch.join().expect("the watch ends"), took)
+    });
+    format!("{took:.3?}, anonymous memory +{} MiB", (most - before) / 1024)
 }
 
 fn index() {
@@ -204,7 +239,7 @@ fn index() {
         for (what, hints) in [("select", SelectHints::default()), ("match", counted)] {
             let time = best(|| {
                 let found = room.storage.select(&matchers, range, &hints).expect("found");
-                assert_eq!(black_box(found.series().len()), 11_111);
+                assert_eq!(black_box(found.len()), 11_111);
             });
             println!(r#"{place:8} {what} {{job="x",instance=~"host-1.*"}} {time:>12.3?}"#);
         }
@@ -214,12 +249,18 @@ fn index() {
         });
         println!("{place:8} label values of `instance` {time:>12.3?}");
         let engine = room.engine(1);
-        for text in [r#"count({job="x",instance=~"host-1.*"})"#, "count by (__name__) (up)"] {
+        for text in [
+            r#"count({job="x",instance=~"host-1.*"})"#,
+            "count by (__name__) (up)",
+            r#"count by (__name__) ({__name__=~".+"})"#,
+        ] {
             let query = Query::new(text);
-            let time = best(|| {
+            let mut ask = || {
                 black_box(engine.instant(&query, START_MS).expect("a result"));
-            });
-            println!("{place:8} {text} {time:>12.3?}");
+            };
+            let grown = growth(&mut ask);
+            let time = best(ask);
+            println!("{place:8} {text} {time:>12.3?}, first {grown}");
         }
     }
 }

@@ -259,7 +259,7 @@ fn open_again(name: &str, folder: &Path, series: usize) {
         let (storage, _) = open(folder);
         let range = TimeRange { min_ms: START_MS, max_ms: START_MS + 10 * SCRAPE_MS };
         let found = storage.select(&matchers, range, &SelectHints::default()).expect("an answer");
-        let count = found.series().len();
+        let count = found.len();
         assert_eq!(count, 8);
         found.block(0, count).expect("samples");
         targets.len() * TARGET_SERIES

@@ -50,14 +50,14 @@ fn newest_samples(
     let mut samples = Vec::new();
     for matchers in sets {
         let selection = services.store.select(matchers, range, &SelectHints::default())?;
-        let all = selection.series();
-        for first in (0..all.len()).step_by(BLOCK_SERIES_MAX) {
-            let count = BLOCK_SERIES_MAX.min(all.len() - first);
+        for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+            let count = BLOCK_SERIES_MAX.min(selection.len() - first);
             let block = selection.block(first as u32, count)?;
-            for (meta, columns) in all[first..].iter().zip(&block.series) {
+            let all = selection.block_labels(first as u32, count)?;
+            for (labels, columns) in all.iter().zip(&block.series) {
                 let Some((timestamp_ms, value)) = newest(columns) else { continue };
-                if !meta.labels().name().is_empty() {
-                    let labels = with_external_labels(meta.labels(), &external);
+                if !labels.name().is_empty() {
+                    let labels = with_external_labels(labels, &external);
                     samples.push(FederatedSample { labels, value, timestamp_ms });
                 }
             }

@@ -314,18 +314,18 @@ fn print_samples(out: &mut impl Write, dump: &Dump) -> anyhow::Result<()> {
     let range = TimeRange { min_ms: dump.min_time, max_ms: dump.max_time };
     for text in &dump.selectors {
         let selection = store.select(&selector(text)?, range, &SelectHints::default())?;
-        let series = selection.series();
-        for first in (0..series.len()).step_by(BLOCK_SERIES_MAX) {
-            let count = (series.len() - first).min(BLOCK_SERIES_MAX);
+        for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+            let count = (selection.len() - first).min(BLOCK_SERIES_MAX);
             let block = selection.block(first as u32, count)?;
-            for (own, columns) in series[first..].iter().zip(&block.series) {
+            let all = selection.block_labels(first as u32, count)?;
+            for (labels, columns) in all.iter().zip(&block.series) {
                 for run in &columns.runs {
                     for (row, ms) in run.timestamps_ms.iter().enumerate() {
                         let value = match &run.values {
                             Column::Floats(values) => general(values[row]),
                             Column::Histograms(values) => values[row].to_string(),
                         };
-                        write!(out, "{} {value} {ms}", own.labels())?;
+                        write!(out, "{labels} {value} {ms}")?;
                         let start_ms = run.starts_ms.as_ref().map_or(0, |starts| starts[row]);
                         if dump.start_timestamps && start_ms != 0 {
                             write!(out, " {start_ms}")?;

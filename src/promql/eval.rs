@@ -40,7 +40,7 @@ pub(super) use blocks::Helpers;
 use blocks::{Collect, Part};
 use counts::{Aside, PerStep, SampleCounts};
 use plan::{Kind, Node};
-use series::{Histograms, Item, Sample, Series, Sink, absent, is_absent};
+use series::{Histograms, Item, ItemLabels, Sample, Series, Sink, absent, is_absent};
 
 /// Steps of one evaluation, subqueries included: a column of them takes 400 MB.
 const STEPS_MAX: i64 = 50_000_000;
@@ -398,7 +398,7 @@ impl<'e> Evaluator<'e> {
         }
         for mut series in self.vector(node, steps)? {
             let item = Item {
-                labels: &series.labels,
+                labels: ItemLabels::Known(&series.labels),
                 position: 0,
                 drop_name: series.drop_name,
                 values: &mut series.values,
@@ -542,8 +542,8 @@ impl Collect for Whole {
     ) -> Result<(), QueryError> {
         let delayed = own.env.delayed_name_removal;
         let strip = item.drop_name && !delayed;
-        let labels =
-            if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
+        let labels = item.labels.get()?;
+        let labels = if strip { labels::without_metadata(labels) } else { labels.clone() };
         let drop_name = item.drop_name && delayed;
         let histograms = std::mem::take(item.histograms);
         let series = Series { labels, drop_name, values: item.values.to_vec(), histograms };

@@ -23,17 +23,18 @@ pub(super) fn recorded(
     let matchers = [name, Matcher::equal(ALERT_NAME, alert_name)];
     let selection = select.select(&matchers, range, &SelectHints::default())?;
     let mut newest = HashMap::new();
-    for (chunk_index, metas) in selection.series().chunks(BLOCK_SERIES_MAX).enumerate() {
-        let first = (chunk_index * BLOCK_SERIES_MAX) as u32;
-        let block = selection.block(first, metas.len())?;
-        for (meta, columns) in metas.iter().zip(&block.series) {
+    for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+        let count = BLOCK_SERIES_MAX.min(selection.len() - first);
+        let block = selection.block(first as u32, count)?;
+        let all = selection.block_labels(first as u32, count)?;
+        for (labels, columns) in all.iter().zip(&block.series) {
             let last = columns.runs.last().and_then(|run| {
                 let Column::Floats(values) = &run.values else { return None };
                 let (timestamp_ms, value) = (*run.timestamps_ms.last()?, *values.last()?);
                 Some(Sample { timestamp_ms, value })
             });
             if let Some(last) = last {
-                newest.insert(meta.labels().without_name(), last);
+                newest.insert(labels.without_name(), last);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use crate::model::labels::{Labels, METRIC_NAME};
 use crate::storage::append::SeriesKey;
+use crate::storage::select::Pairs;
 
 /// Ends each name and each value.
 pub const END: u8 = 0xff;
@@ -127,7 +128,12 @@ pub fn compare_canonical(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
 
 /// The label set of a canonical form; `None` when it is none (damaged bytes).
 pub fn parse_canonical(canonical: &[u8]) -> Option<Labels> {
-    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    canonical_pairs(canonical).map(Labels::from_sorted)
+}
+
+/// The same as pairs in order of names.
+pub fn canonical_pairs(canonical: &[u8]) -> Option<Pairs<'_>> {
+    let mut pairs = Pairs::new();
     let mut rest = canonical;
     while !rest.is_empty() {
         let name = text(&mut rest)?;
@@ -138,7 +144,7 @@ pub fn parse_canonical(canonical: &[u8]) -> Option<Labels> {
         }
         pairs.push((name, value));
     }
-    Some(Labels::from_sorted(pairs))
+    Some(pairs)
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {

@@ -6,9 +6,11 @@
 //! registry, and what is no longer in the registry is in a segment of the version.
 
 mod columns;
+mod find;
 mod labels;
 pub mod log_reader;
 pub mod merge;
+mod order;
 pub mod segment_reader;
 mod selections;
 
@@ -16,19 +18,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::delete::visible;
-use super::fingerprint::{compare_canonical, parse_canonical};
 use super::log::file::LogFile;
 use super::registry::{Registry, SeriesRef};
-use super::segment::Segment;
 use super::select::{
-    BLOCK_SERIES_MAX, BlockSource, Column, ColumnBlock, QueryError, Run, SelectHints, Selection,
-    SeriesColumns, SeriesMeta,
+    BLOCK_SERIES_MAX, BlockSource, Column, ColumnBlock, Pairs, QueryError, Run, SelectHints,
+    Selection, SeriesColumns,
 };
 use super::store::Store;
 use super::version::{OpenSegment, Version};
@@ -36,6 +35,7 @@ use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use columns::{LogColumns, LogView, Piece, Places};
+use find::{HeadSeries, find};
 use merge::{Parts, Sharing, Times};
 use segment_reader::TimestampColumns;
 use selections::{Found, Key, Selections};
@@ -119,23 +119,6 @@ impl Snapshot {
     }
 }
 
-/// Where the samples of one series of a selection are.
-#[derive(Clone, Debug, Default)]
-pub struct Source {
-    head: Option<SeriesRef>,
-    /// Positions of segments in the version, ascending, and ordinals in them.
-    segments: SmallVec<[(u32, u32); 2]>,
-}
-
-impl Source {
-    /// Adds another place of the same series.
-    fn absorb(&mut self, other: &mut Self) -> bool {
-        self.head = self.head.or(other.head);
-        self.segments.append(&mut other.segments);
-        true
-    }
-}
-
 struct Blocks {
     snapshot: Snapshot,
     range: TimeRange,
@@ -196,7 +179,7 @@ impl Store {
             let known = is_kept(snapshot).then(|| self.kept.selections.get(&key)).flatten();
             known.ok_or_else(|| {
                 let series = self.head_series(registry, snapshot, matchers, range);
-                HeadSeries::copy(registry, &series)
+                HeadSeries::note(registry, &series, !key.segments.is_empty())
             })
         });
         self.kept.forget_sealed(&snapshot.version);
@@ -215,12 +198,9 @@ impl Store {
             }
         };
         let found = if hints.labels_only { with_chunks(found, &snapshot, range)? } else { found };
-        let all = &found.series;
-        let series = match hints.series_count_max {
-            0 => Arc::clone(all),
-            max => all.get(..max).map_or_else(|| Arc::clone(all), Into::into),
-        };
-        let memo = (Arc::clone(&found.memo), found.sources.len());
+        let all = found.len();
+        let len = if hints.series_count_max == 0 { all } else { all.min(hints.series_count_max) };
+        let memo = Arc::clone(&found.memo);
         let logs = snapshot.logs(range);
         let view =
             |log: &Arc<LogFile>| LogView::new(Arc::clone(log), snapshot.limit_bytes(log), range);
@@ -235,9 +215,8 @@ impl Store {
             stride: OnceLock::new(),
             ahead: Mutex::default(),
         };
-        let is_whole = series.len() == memo.1;
-        let selection = Selection::new(series, Box::new(blocks));
-        Ok(if is_whole { selection.with_memo(memo.0) } else { selection })
+        let selection = Selection::new(len, Box::new(blocks));
+        Ok(if len == all { selection.with_memo(memo) } else { selection })
     }
 
     /// Series of the head that fulfil the matchers and may have samples in the range.
@@ -289,42 +268,6 @@ fn series_count(log: &LogFile) -> u64 {
     log.directory().read().chunk_count()
 }
 
-/// Series of the head, copied while it was locked.
-struct HeadSeries {
-    /// Labels in canonical form, one after the other.
-    canonical: Vec<u8>,
-    /// Number, fingerprint, where the labels end.
-    all: Vec<(SeriesRef, u128, usize)>,
-}
-
-impl HeadSeries {
-    fn copy(registry: &Registry, series: &RoaringBitmap) -> Self {
-        let mut own =
-            Self { canonical: Vec::new(), all: Vec::with_capacity(series.len() as usize) };
-        for series in series {
-            own.canonical.extend_from_slice(registry.canonical(series));
-            own.all.push((series, registry.fingerprint(series), own.canonical.len()));
-        }
-        own
-    }
-
-    /// In label order, with fingerprints.
-    fn sorted(self) -> Vec<(u128, Labels, SeriesRef)> {
-        let mut start = 0;
-        let mut all: Vec<(&[u8], u128, SeriesRef)> = Vec::with_capacity(self.all.len());
-        for (series, fingerprint, end) in self.all {
-            all.push((&self.canonical[start..end], fingerprint, series));
-            start = end;
-        }
-        all.sort_unstable_by(|a, b| compare_canonical(a.0, b.0));
-        let parsed = |(canonical, fingerprint, series)| {
-            let labels = parse_canonical(canonical).expect("only whole label sets are bound");
-            (fingerprint, labels, series)
-        };
-        all.into_iter().map(parsed).collect()
-    }
-}
-
 /// Only series of the head, and those that have a chunk in the range.
 fn with_chunks(
     found: Arc<Found>,
@@ -338,75 +281,32 @@ fn with_chunks(
     if snapshot.segments(range).all(|(_, own)| is_covered(own)) {
         return Ok(found);
     }
-    let (mut series, mut sources) = (Vec::new(), Vec::new());
-    for (meta, source) in found.series.iter().zip(&found.sources) {
-        let mut has_samples = source.head.is_some();
-        for (position, ordinal) in &source.segments {
+    let mut with_samples = Vec::new();
+    for at in 0..found.len() {
+        let mut has_samples = found.located().head(at).is_some();
+        for (position, ordinal) in found.located().segments(at) {
             let own = &snapshot.version.segments[*position as usize];
             has_samples =
                 has_samples || is_covered(own) || !own.segment.chunks(*ordinal, range)?.is_empty();
         }
         if has_samples {
-            series.push(meta.clone());
-            sources.push(source.clone());
+            with_samples.push(at as u32);
         }
     }
     snapshot.check_whole(range)?;
-    Ok(Arc::new(Found::new(series.into(), sources.into())))
-}
-
-/// The series of head and segments in label order.
-fn find(
-    head: HeadSeries,
-    snapshot: &Snapshot,
-    matchers: &[Matcher],
-    range: TimeRange,
-) -> Result<Found, QueryError> {
-    let mut merging = Merging::default();
-    let mut segments = snapshot.segments(range).peekable();
-    let has_segments = segments.peek().is_some();
-    for (fingerprint, labels, series) in head.sorted() {
-        if has_segments {
-            merging.by_fingerprint.insert(fingerprint, merging.all.len() as u32);
-        }
-        merging.all.push((labels, Source { head: Some(series), segments: SmallVec::new() }));
-    }
-    for (position, own) in segments {
-        let selected = own.segment.select(matchers)?;
-        for ordinal in selected.into_iter().filter(|ordinal| own.shows(range, *ordinal)) {
-            merging.add(position, ordinal, &own.segment)?;
-        }
-    }
-    let mut all = merging.all;
-    // Stable: it finds what is in order already, and that is nearly everything.
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    // Only a damaged segment names a series twice.
-    all.dedup_by(|again, first| again.0 == first.0 && first.1.absorb(&mut again.1));
-    let (series, sources): (Vec<_>, Vec<_>) =
-        all.into_iter().map(|(labels, source)| (SeriesMeta::new(labels), source)).unzip();
-    Ok(Found::new(series.into(), sources.into()))
-}
-
-/// The series of a selection while it is put together.
-#[derive(Default)]
-struct Merging {
-    all: Vec<(Labels, Source)>,
-    by_fingerprint: HashMap<u128, u32, foldhash::fast::RandomState>,
-}
-
-impl Merging {
-    fn add(&mut self, position: u32, ordinal: u32, segment: &Segment) -> Result<(), QueryError> {
-        let next = self.all.len() as u32;
-        let at = *self.by_fingerprint.entry(segment.fingerprint(ordinal)?).or_insert(next);
-        if at == next {
-            self.all.push((segment.labels(ordinal)?, Source::default()));
-        }
-        self.all[at as usize].1.segments.push((position, ordinal));
-        Ok(())
-    }
+    Ok(Arc::new(found.of(&with_samples)))
 }
 
 impl BlockSource for Blocks {
+    fn pairs(&self, ordinal: u32) -> Result<Pairs<'_>, QueryError> {
+        self.found.pairs(ordinal as usize, &self.snapshot.version)
+    }
+
+    fn block_labels(&self, first: u32, count: usize) -> Result<Arc<[Labels]>, QueryError> {
+        let first = first as usize;
+        self.found.block_labels(first..first + count, &self.snapshot.version)
+    }
+
     fn block(&self, first: u32, count: usize) -> Result<ColumnBlock, QueryError> {
         let (start, end) = (first as usize, first as usize + count);
         let stride = self.stride();
@@ -416,14 +316,17 @@ impl BlockSource for Blocks {
         }
         let ahead = self.ahead(own);
         let mut series = ahead.series.lock();
-        let series = match &mut *series {
-            Some(series) => series,
-            none => {
-                let until = self.found.sources.len().min(own + stride);
-                none.insert(self.load(own, until)?)
-            }
+        let until = self.found.len().min(own + stride);
+        let all = match &mut *series {
+            Some(all) => all,
+            none => none.insert(self.load(own, until)?),
         };
-        Ok(ColumnBlock { series: series[start - own..end - own].to_vec() })
+        let block = ColumnBlock { series: all[start - own..end - own].to_vec() };
+        if end == until {
+            // One thread pulls them in order, so this was the last of them.
+            self.ahead.lock().retain(|other| other.first != own);
+        }
+        Ok(block)
     }
 
     fn stride(&self) -> usize {
@@ -451,25 +354,24 @@ impl Blocks {
     }
 
     fn find_stride(&self) -> Stride {
-        let sources = &self.found.sources;
         let rows = |view: &LogView| {
             let directory = view.log().directory().read();
             let groups = (0..).map_while(|group| directory.group(group));
             groups.map(|group| group.rows.len()).max().unwrap_or(0)
         };
         let rows: usize = self.logs.iter().map(rows).sum();
-        if rows == 0 || self.columns.has_room(rows.saturating_mul(sources.len())) {
+        if rows == 0 || self.columns.has_room(rows, self.found.len()) {
             self.prepare();
             return Stride { series: BLOCK_SERIES_MAX, keep: true };
         }
-        let count = AHEAD_BYTES_MAX / (size_of::<f64>() * rows + size_of::<SeriesColumns>());
+        let count = AHEAD_BYTES_MAX / LogColumns::series_bytes(rows);
         let series = (count / BLOCK_SERIES_MAX).max(1) * BLOCK_SERIES_MAX;
         Stride { series, keep: false }
     }
 
     /// Goes through the rows of log files once for all blocks.
     fn prepare(&self) {
-        let count = self.found.sources.len();
+        let count = self.found.len();
         if count <= BLOCK_SERIES_MAX {
             return;
         }
@@ -486,15 +388,14 @@ impl Blocks {
 
     /// The series of the head among some of the selection, by position among those.
     fn head_of(&self, start: usize, end: usize) -> Vec<(usize, SeriesRef)> {
-        let sources = self.found.sources.get(start..end).unwrap_or(&[]);
-        (0..).zip(sources).filter_map(|(at, source)| Some((at, source.head?))).collect()
+        let located = self.found.located();
+        (start..end).filter_map(|at| Some((at - start, located.head(at)?))).collect()
     }
 
     fn load(&self, start: usize, end: usize) -> Result<Vec<SeriesColumns>, QueryError> {
-        let sources = self.found.sources.get(start..end).unwrap_or(&[]);
-        let mut all: Vec<Gathering> = sources.iter().map(|_| Gathering::Nothing).collect();
-        for (source, target) in sources.iter().zip(&mut all) {
-            self.load_sealed(source, target)?;
+        let mut all: Vec<Gathering> = (start..end).map(|_| Gathering::Nothing).collect();
+        for (at, target) in (start..end).zip(&mut all) {
+            self.load_sealed(self.found.located().segments(at), target)?;
         }
         for view in &self.logs {
             self.load_log(view, start..end, &mut all)?;
@@ -512,8 +413,8 @@ impl Blocks {
         Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
     }
 
-    fn load_sealed(&self, source: &Source, target: &mut Gathering) -> Result<(), QueryError> {
-        for (segment, ordinal) in &source.segments {
+    fn load_sealed(&self, places: &[(u32, u32)], target: &mut Gathering) -> Result<(), QueryError> {
+        for (segment, ordinal) in places {
             let own = &self.snapshot.version.segments[*segment as usize];
             if own.hidden.is_empty() {
                 let piece = self.sealed.piece(*segment, &own.segment, *ordinal, self.range)?;

@@ -23,19 +23,24 @@ use crate::storage::log::format::NUMBERS_MAX;
 /// Number of a series in the head.
 pub type SeriesRef = u32;
 
-/// Labels are kept in pieces of this size, so that growing never copies.
-const PIECE_BYTES: usize = 1 << 20;
+/// Labels are kept in pieces of this size: growing copies at most the last one, when a query holds
+/// it.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Less than this is not worth the work of making it free.
+const REPACK_BYTES_MIN: usize = 1 << 20;
 
 /// Canonical label sets, one after the other.
 #[derive(Debug, Default)]
 struct Arena {
-    pieces: Vec<Vec<u8>>,
+    pieces: Vec<Arc<Vec<u8>>>,
     live_bytes: usize,
     dead_bytes: usize,
 }
 
+/// Where the labels of a series are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Span {
+pub struct Span {
     piece: u32,
     start: u32,
     len: u32,
@@ -43,12 +48,12 @@ struct Span {
 
 impl Arena {
     fn push(&mut self, bytes: &[u8]) -> Span {
-        let fits = |piece: &Vec<u8>| piece.capacity() - piece.len() >= bytes.len();
+        let fits = |piece: &Arc<Vec<u8>>| bytes.len() <= piece.capacity() - piece.len();
         if !self.pieces.last().is_some_and(fits) {
-            self.pieces.push(Vec::with_capacity(bytes.len().max(PIECE_BYTES)));
+            self.pieces.push(Arc::new(Vec::with_capacity(bytes.len().max(PIECE_BYTES))));
         }
         let piece = self.pieces.len() - 1;
-        let target = &mut self.pieces[piece];
+        let target = unshared(&mut self.pieces[piece]);
         let start = target.len();
         target.extend_from_slice(bytes);
         self.live_bytes += bytes.len();
@@ -56,7 +61,43 @@ impl Arena {
     }
 
     fn get(&self, span: Span) -> &[u8] {
-        &self.pieces[span.piece as usize][span.start as usize..][..span.len as usize]
+        span.of(&self.pieces[span.piece as usize])
+    }
+}
+
+impl Span {
+    fn of(self, piece: &[u8]) -> &[u8] {
+        &piece[self.start as usize..][..self.len as usize]
+    }
+
+    /// Length of the canonical form.
+    pub fn len_bytes(self) -> usize {
+        self.len as usize
+    }
+}
+
+/// The piece itself, or a copy when somebody else holds it.
+fn unshared(piece: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+    if Arc::get_mut(piece).is_none() {
+        let mut copy = Vec::with_capacity(piece.capacity());
+        copy.extend_from_slice(piece);
+        *piece = Arc::new(copy);
+    }
+    Arc::get_mut(piece).expect("a copy is nobody else's")
+}
+
+/// Labels of some series as they were, held without the registry's lock.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// By number; only those with a label set that was asked for.
+    pieces: Vec<Option<Arc<Vec<u8>>>>,
+}
+
+impl Texts {
+    /// The canonical form of labels that were shared with this. Panics when they were not.
+    pub fn get(&self, span: Span) -> &[u8] {
+        let piece = self.pieces[span.piece as usize].as_ref().expect("shared before");
+        span.of(piece)
     }
 }
 
@@ -197,6 +238,17 @@ impl Registry {
         self.spans.get(series as usize).map_or(&[], |span| self.arena.get(*span))
     }
 
+    /// Keeps the labels of a bound number in `texts`.
+    pub fn share(&self, series: SeriesRef, texts: &mut Texts) -> Span {
+        let Some(span) = self.spans.get(series as usize) else { return Span::default() };
+        let at = span.piece as usize;
+        if texts.pieces.len() <= at {
+            texts.pieces.resize(self.arena.pieces.len(), None);
+        }
+        texts.pieces[at].get_or_insert_with(|| Arc::clone(&self.arena.pieces[at]));
+        *span
+    }
+
     /// Labels of a bound number.
     pub fn labels(&self, series: SeriesRef) -> Labels {
         parse_canonical(self.canonical(series)).expect("only whole label sets are bound")
@@ -253,7 +305,7 @@ impl Registry {
         }
         self.retired.extend(dead);
         self.retired_pin = Some(std::mem::take(&mut self.pin));
-        if self.arena.dead_bytes > self.arena.live_bytes.max(PIECE_BYTES) {
+        if self.arena.dead_bytes > self.arena.live_bytes.max(REPACK_BYTES_MIN) {
             self.repack();
         }
         (dead.len(), freed)
@@ -300,6 +352,22 @@ mod tests {
         let free = registry.reserve();
         registry.learn(free, name("D"));
         assert_eq!(registry.recall(None, name("D")), None, "a number without a series");
+    }
+
+    #[test]
+    fn shared_labels_stay_as_they_were() {
+        let mut registry = Registry::default();
+        let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
+        let mut texts = Texts::default();
+        let spans = [a, b].map(|series| registry.share(series, &mut texts));
+        registry.collect(&[a]);
+        registry.collect(&[]);
+        let c = bind(&mut registry, "c");
+        assert_eq!(c, a, "its number is another series'");
+        registry.repack();
+        let text = |span: Span| parse_canonical(texts.get(span)).unwrap().name().to_owned();
+        assert_eq!(spans.map(text), ["a", "b"]);
+        assert_eq!((registry.labels(b).name(), registry.labels(c).name()), ("b", "c"));
     }
 
     fn bind(registry: &mut Registry, name: &str) -> SeriesRef {

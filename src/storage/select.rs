@@ -80,26 +80,20 @@ pub trait Select: Send + Sync + 'static {
     fn metadata(&self, metric: Option<&str>) -> Vec<(String, Metadata)>;
 }
 
-/// One series of a selection.
-#[derive(Clone, Debug)]
-pub struct SeriesMeta {
-    labels: Labels,
-}
+/// Labels of one series, in order of names.
+pub type Pairs<'a> = SmallVec<[(&'a str, &'a str); 16]>;
 
-impl SeriesMeta {
-    /// A series with these labels.
-    pub fn new(labels: Labels) -> Self {
-        Self { labels }
-    }
-
-    /// Its labels, metric name included.
-    pub fn labels(&self) -> &Labels {
-        &self.labels
-    }
-}
-
-/// Where a selection gets its samples from.
+/// Where a selection gets its series from. Neither labels nor samples are held for all of them.
 pub trait BlockSource: Send + Sync {
+    /// The labels of a series, metric name included.
+    fn pairs(&self, ordinal: QueryOrdinal) -> Result<Pairs<'_>, QueryError>;
+
+    /// See [`Selection::block_labels`].
+    fn block_labels(&self, first: QueryOrdinal, count: usize) -> Result<Arc<[Labels]>, QueryError> {
+        let ordinals = first..first + count as u32;
+        ordinals.map(|ordinal| Ok(Labels::from_sorted(self.pairs(ordinal)?))).collect()
+    }
+
     /// The samples of `count` series from `first` on, within the range the selection was made for.
     fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError>;
 
@@ -108,6 +102,9 @@ pub trait BlockSource: Send + Sync {
         BLOCK_SERIES_MAX
     }
 }
+
+/// About what a series of a selection takes: where it is, and what is derived from its labels.
+const SERIES_BYTES: usize = 40;
 
 /// Things that a [`Memo`] remembers.
 const MEMO_MAX: usize = 8;
@@ -119,18 +116,18 @@ pub struct Memo(Mutex<Vec<(String, Arc<dyn Any + Send + Sync>)>>);
 
 impl Memo {
     /// What was derived under this key, or what `make` derives; kept when `is_kept` says so.
-    pub fn get<T: Send + Sync + 'static>(
+    pub fn get<T: Send + Sync + 'static, E>(
         &self,
         key: &str,
         is_kept: impl FnOnce(&T) -> bool,
-        make: impl FnOnce() -> T,
-    ) -> Arc<T> {
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let known =
             self.0.lock().iter().find(|(own, _)| own == key).map(|(_, known)| known.clone());
         if let Some(known) = known.and_then(|known| known.downcast().ok()) {
-            return known;
+            return Ok(known);
         }
-        let made = Arc::new(make());
+        let made = Arc::new(make()?);
         if is_kept(&made) {
             let mut all = self.0.lock();
             if all.len() == MEMO_MAX {
@@ -138,23 +135,31 @@ impl Memo {
             }
             all.push((key.to_owned(), made.clone()));
         }
-        made
+        Ok(made)
     }
 }
 
-/// The series of a query, and a door to their samples.
+/// The series of a query in label order, and a door to their labels and samples.
 pub struct Selection {
-    series: Arc<[SeriesMeta]>,
+    len: usize,
     memo: Arc<Memo>,
     source: Box<dyn BlockSource>,
 }
 
 impl Selection {
-    /// Series in label order and where their samples come from.
-    pub fn new(series: impl Into<Arc<[SeriesMeta]>>, source: Box<dyn BlockSource>) -> Self {
-        let series = series.into();
-        debug_assert!(series.is_sorted_by(|a, b| a.labels < b.labels), "label order, no duplicate");
-        Self { series, memo: Arc::default(), source }
+    /// So many series in label order, and where they come from.
+    pub fn new(len: usize, source: Box<dyn BlockSource>) -> Self {
+        assert!(u32::try_from(len).is_ok(), "ordinals have 32 bits");
+        let own = Self { len, memo: Arc::default(), source };
+        debug_assert!(own.is_in_order(), "label order, no duplicate");
+        own
+    }
+
+    /// Whether the first series are in order, as far as they can be read.
+    fn is_in_order(&self) -> bool {
+        let ordinals = 0..self.len.min(BLOCK_SERIES_MAX) as u32;
+        let labels: Vec<_> = ordinals.filter_map(|ordinal| self.labels(ordinal).ok()).collect();
+        labels.is_sorted_by(|a, b| a < b)
     }
 
     /// With what was remembered of the same series.
@@ -171,16 +176,53 @@ impl Selection {
     pub fn empty() -> Self {
         struct Nothing;
         impl BlockSource for Nothing {
+            fn pairs(&self, _: QueryOrdinal) -> Result<Pairs<'_>, QueryError> {
+                Ok(Pairs::new())
+            }
+
             fn block(&self, _: QueryOrdinal, _: usize) -> Result<ColumnBlock, QueryError> {
                 Ok(ColumnBlock { series: Vec::new() })
             }
         }
-        Self::new(Vec::new(), Box::new(Nothing))
+        Self::new(0, Box::new(Nothing))
     }
 
-    /// The series, in label order.
-    pub fn series(&self) -> &[SeriesMeta] {
-        &self.series
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.len * SERIES_BYTES
+    }
+
+    /// The labels of a series, metric name included, without making a [`Labels`] of them. Panics
+    /// when it is beyond the series.
+    pub fn pairs(&self, ordinal: QueryOrdinal) -> Result<Pairs<'_>, QueryError> {
+        assert!((ordinal as usize) < self.len);
+        self.source.pairs(ordinal)
+    }
+
+    /// The labels of a series, metric name included. Panics when it is beyond the series.
+    pub fn labels(&self, ordinal: QueryOrdinal) -> Result<Labels, QueryError> {
+        Ok(Labels::from_sorted(self.pairs(ordinal)?))
+    }
+
+    /// The labels of neighbouring series, as many as [`Selection::block`] gives at most: kept for
+    /// later queries where they are few. Panics when `first + count` is beyond the series.
+    pub fn block_labels(
+        &self,
+        first: QueryOrdinal,
+        count: usize,
+    ) -> Result<Arc<[Labels]>, QueryError> {
+        assert!(count <= BLOCK_SERIES_MAX && first as usize + count <= self.len);
+        self.source.block_labels(first, count)
     }
 
     /// Series, a multiple of [`BLOCK_SERIES_MAX`], that are best pulled by one thread one block
@@ -192,7 +234,7 @@ impl Selection {
     /// At most [`BLOCK_SERIES_MAX`] neighbouring series with their complete samples of the range.
     /// Panics when `first + count` is beyond the series.
     pub fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError> {
-        assert!(count <= BLOCK_SERIES_MAX && first as usize + count <= self.series.len());
+        assert!(count <= BLOCK_SERIES_MAX && first as usize + count <= self.len);
         let block = self.source.block(first, count)?;
         assert_eq!(block.series.len(), count, "a block has the series that were asked for");
         Ok(block)

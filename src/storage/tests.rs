@@ -184,10 +184,11 @@ fn read(selection: &Selection) -> Vec<(Labels, Vec<(i64, u64)>)> {
 
 fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, QueryError> {
     let mut out = Vec::new();
-    for first in (0..selection.series().len()).step_by(7) {
-        let count = (selection.series().len() - first).min(7);
+    for first in (0..selection.len()).step_by(7) {
+        let count = (selection.len() - first).min(7);
         let block = selection.block(first as u32, count)?;
         for (position, columns) in block.series.iter().enumerate() {
+            let labels = selection.labels((first + position) as u32)?;
             let mut samples = Vec::new();
             for run in &columns.runs {
                 let bits: Vec<u64> = match &run.values {
@@ -195,9 +196,8 @@ fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, Que
                     Column::Histograms(values) => values.iter().map(|own| bits_of(own)).collect(),
                 };
                 assert_eq!(bits.len(), run.timestamps_ms.len());
-                let labels = selection.series()[first + position].labels();
                 let starts = run.timestamps_ms.iter().zip(&bits);
-                let starts = starts.map(|(ms, bits)| start_of(labels, *ms, *bits));
+                let starts = starts.map(|(ms, bits)| start_of(&labels, *ms, *bits));
                 let starts: Vec<i64> = starts.collect();
                 match &run.starts_ms {
                     Some(own) => assert_eq!(**own, *starts, "{labels}"),
@@ -208,7 +208,7 @@ fn try_read(selection: &Selection) -> Result<Vec<(Labels, Vec<(i64, u64)>)>, Que
             let kind = |run: &Run| matches!(run.values, Column::Histograms(_));
             assert!(columns.runs.is_sorted_by(|a, b| kind(a) != kind(b)), "runs alternate");
             assert!(samples.is_sorted_by(|a, b| a.0 < b.0));
-            out.push((selection.series()[first + position].labels().clone(), samples));
+            out.push((labels, samples));
         }
     }
     Ok(out)

@@ -35,7 +35,9 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
         let mut found: Vec<Labels> = Vec::new();
         for matchers in &sets {
             let selection = services.store.select(matchers, range, &hints)?;
-            found.extend(selection.series().iter().map(|series| series.labels().clone()));
+            for ordinal in 0..selection.len() as u32 {
+                found.push(selection.labels(ordinal)?);
+            }
         }
         if sets.len() > 1 {
             found.sort();

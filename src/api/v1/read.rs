@@ -128,15 +128,15 @@ fn for_each_series(
 ) -> Result<(), Refusal> {
     let external = services.loaded.load().external_labels.clone();
     let selection = select(services, query)?;
-    let all = selection.series();
-    for first in (0..all.len()).step_by(BLOCK_SERIES_MAX) {
-        let count = BLOCK_SERIES_MAX.min(all.len() - first);
+    for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+        let count = BLOCK_SERIES_MAX.min(selection.len() - first);
         let block = selection.block(first as u32, count).map_err(Refusal::internal)?;
-        for (meta, columns) in all[first..].iter().zip(&block.series) {
+        let all = selection.block_labels(first as u32, count).map_err(Refusal::internal)?;
+        for (labels, columns) in all.iter().zip(&block.series) {
             if columns.runs.iter().all(|run| run.timestamps_ms.is_empty()) {
                 continue;
             }
-            if !take(&with_external_labels(meta.labels(), &external), columns)? {
+            if !take(&with_external_labels(labels, &external), columns)? {
                 return Ok(());
             }
         }

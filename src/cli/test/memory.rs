@@ -15,8 +15,8 @@ use crate::model::sample::TimeRange;
 use crate::promql::engine::{Engine, EngineOptions};
 use crate::promql::parser::{ParserOptions, parse_metric};
 use crate::storage::select::{
-    BlockSource, Column, ColumnBlock, QueryError, QueryOrdinal, Run, Select, SelectHints,
-    Selection, SeriesColumns, SeriesMeta,
+    BlockSource, Column, ColumnBlock, Pairs, QueryError, QueryOrdinal, Run, Select, SelectHints,
+    Selection, SeriesColumns,
 };
 
 use super::notation::{Step, number, sequence, split_series, starts};
@@ -183,13 +183,18 @@ impl Classic {
     }
 }
 
-struct Columns(Vec<Vec<Run>>);
+/// Series in label order.
+struct Columns(Vec<(Labels, Vec<Run>)>);
 
 impl BlockSource for Columns {
+    fn pairs(&self, ordinal: QueryOrdinal) -> Result<Pairs<'_>, QueryError> {
+        Ok(self.0[ordinal as usize].0.iter().collect())
+    }
+
     fn block(&self, first: QueryOrdinal, count: usize) -> Result<ColumnBlock, QueryError> {
         let columns = self.0[first as usize..][..count].iter();
         Ok(ColumnBlock {
-            series: columns.map(|runs| SeriesColumns { runs: runs.clone().into() }).collect(),
+            series: columns.map(|(_, runs)| SeriesColumns { runs: runs.clone().into() }).collect(),
         })
     }
 }
@@ -201,7 +206,7 @@ impl Select for Memory {
         range: TimeRange,
         _: &SelectHints,
     ) -> Result<Selection, QueryError> {
-        let (mut metas, mut columns) = (Vec::new(), Vec::new());
+        let mut columns = Vec::new();
         let mut shared: Vec<Arc<[i64]>> = Vec::new();
         for (labels, samples) in &self.series {
             let fits =
@@ -210,7 +215,6 @@ impl Select for Memory {
                 continue;
             }
             let inside = samples.range(range.min_ms..=range.max_ms);
-            metas.push(SeriesMeta::new(labels.clone()));
             let mut runs = runs(inside, &mut shared);
             if let Some(starts_ms) = self.starts_ms.get(labels) {
                 for run in &mut runs {
@@ -218,9 +222,9 @@ impl Select for Memory {
                     run.starts_ms = Some(run.timestamps_ms.iter().map(start).collect());
                 }
             }
-            columns.push(runs);
+            columns.push((labels.clone(), runs));
         }
-        Ok(Selection::new(metas, Box::new(Columns(columns))))
+        Ok(Selection::new(columns.len(), Box::new(Columns(columns))))
     }
 
     fn label_names(&self, _: &[Vec<Matcher>], _: TimeRange) -> Result<Vec<String>, QueryError> {

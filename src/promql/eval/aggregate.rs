@@ -65,7 +65,7 @@ impl Grouped {
             return into;
         }
         let labels = &other.labels[group];
-        let (into, new) = self.groups.of(&self.projection, labels, false);
+        let (into, new) = self.groups.of(&self.projection, labels.iter(), false);
         if new {
             self.labels.push(labels.clone());
             self.drop_name.push(false);
@@ -89,9 +89,9 @@ impl Grouped {
 
     fn of(&mut self, labels: &Labels, drop_name: bool) -> usize {
         let drop_now = drop_name && !self.delayed;
-        let (group, new) = self.groups.of(&self.projection, labels, drop_now);
+        let (group, new) = self.groups.of(&self.projection, labels.iter(), drop_now);
         if new {
-            self.labels.push(self.projection.of(labels, drop_now));
+            self.labels.push(self.projection.of(labels.iter(), drop_now));
             self.drop_name.push(false);
         }
         self.drop_name[group] |= drop_name && self.delayed;
@@ -153,14 +153,14 @@ impl<C: Cells> Folded<C> {
 impl<C: Cells> Collect for Folding<'_, C> {
     type Part = Folded<C>;
 
-    fn begin(&self, selection: &Selection) -> usize {
+    fn begin(&self, selection: &Selection) -> Result<usize, QueryError> {
         let make = || Assigned::new(selection, &projection(self.grouping), self.drop_now);
         let Grouping { labels, without, .. } = self.grouping;
         let key = format!("{without} {} {labels:?}", self.drop_now);
-        let assigned = selection.memo().get(&key, Assigned::is_small, make);
+        let assigned = selection.memo().get(&key, Assigned::is_small, make)?;
         let bytes = assigned.bytes();
         let _ = self.assigned.set(assigned);
-        bytes
+        Ok(bytes)
     }
 
     fn empty(&self) -> Folded<C> {
@@ -177,7 +177,7 @@ impl<C: Cells> Collect for Folding<'_, C> {
         own: &mut Evaluator<'_>,
         mut item: Item<'_>,
     ) -> Result<(), QueryError> {
-        let group = self.group(part, own, &item);
+        let group = self.group(part, own, &item)?;
         if let OnHistogram::Ignore(name) = C::ON_HISTOGRAM
             && item.drop_histograms()
         {
@@ -202,7 +202,12 @@ impl<C: Cells> Collect for Folding<'_, C> {
 
 impl<C: Cells> Folding<'_, C> {
     /// The group of a series: by its position where that is known to decide.
-    fn group(&self, part: &mut Folded<C>, own: &Evaluator<'_>, item: &Item<'_>) -> usize {
+    fn group(
+        &self,
+        part: &mut Folded<C>,
+        own: &Evaluator<'_>,
+        item: &Item<'_>,
+    ) -> Result<usize, QueryError> {
         let known = self.assigned.get().zip(own.block());
         if let Some((all, block)) = known {
             debug_assert_eq!(item.drop_name && !self.delayed, self.drop_now);
@@ -210,10 +215,10 @@ impl<C: Cells> Folding<'_, C> {
                 part.grouped.assigned = Some(InBlock::new(Arc::clone(all), block));
             }
             if let Some(group) = part.grouped.of_position(item.position, item.drop_name) {
-                return group;
+                return Ok(group);
             }
         }
-        part.grouped.of(item.labels, item.drop_name)
+        Ok(part.grouped.of(item.labels.get()?, item.drop_name))
     }
 }
 
@@ -325,7 +330,7 @@ impl Evaluator<'_> {
             if item.drop_histograms() {
                 own.notes.ignored_in_aggregation("quantile", aggregate.inner.span);
             }
-            let group = grouped.of(item.labels, item.drop_name);
+            let group = grouped.of(item.labels.get()?, item.drop_name);
             columns.resize_with(grouped.labels.len(), Vec::new);
             own.hold(steps.count as u64)?;
             own.take_bytes(size_of_val(&*item.values), "values of a quantile")?;
@@ -400,9 +405,9 @@ impl Evaluator<'_> {
                         let shown =
                             histogram.map_or_else(|| format_plain(*value), ToString::to_string);
                         let _ = write!(text, "{shown}");
-                        let mut builder = item.labels.to_builder();
+                        let mut builder = item.labels.get()?.to_builder();
                         builder.set(&label, &text);
-                        let labels = projection.of(&builder.build(), item.drop_name && !delayed);
+                        let labels = projection.of(builder.iter(), item.drop_name && !delayed);
                         let place = *places.entry(labels.clone()).or_insert(out.len());
                         if place == out.len() {
                             own.hold(steps.count as u64)?;

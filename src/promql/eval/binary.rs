@@ -180,7 +180,7 @@ impl Presence {
     fn of(series: &[Series], groups: &mut Groups, projection: &Projection, steps: Steps) -> Self {
         let mut presence = Self { steps: steps.count, cells: Vec::new() };
         for one in series {
-            let (group, new) = groups.of(projection, &one.labels, false);
+            let (group, new) = groups.of(projection, one.labels.iter(), false);
             if new {
                 presence.cells.resize(groups.len() * steps.count, false);
             }
@@ -218,7 +218,7 @@ fn filter(
     let mut groups = Groups::default();
     let presence = Presence::of(rhs, &mut groups, projection, steps);
     for one in &mut lhs {
-        let (group, _) = groups.of(projection, &one.labels, false);
+        let (group, _) = groups.of(projection, one.labels.iter(), false);
         mask(one, presence.group(group), keep);
     }
     lhs.retain(|series| 0 < series.present_count());
@@ -235,7 +235,7 @@ fn union(
     let mut groups = Groups::default();
     let presence = Presence::of(&lhs, &mut groups, projection, steps);
     for one in &mut rhs {
-        let (group, _) = groups.of(projection, &one.labels, false);
+        let (group, _) = groups.of(projection, one.labels.iter(), false);
         mask(one, presence.group(group), false);
     }
     rhs.retain(|series| 0 < series.present_count());

@@ -84,8 +84,8 @@ pub(super) trait Collect: Sync {
     type Part: Send;
 
     /// Told of the series of all blocks before any of them. What it keeps is counted in bytes.
-    fn begin(&self, _: &Selection) -> usize {
-        0
+    fn begin(&self, _: &Selection) -> Result<usize, QueryError> {
+        Ok(0)
     }
 
     /// Of no series.
@@ -142,7 +142,7 @@ const HELPER_NS: usize = if cfg!(debug_assertions) { 1 } else { 1_000_000 };
 impl Chain<'_> {
     /// How many threads have enough to do.
     fn helpers_wanted(&self) -> usize {
-        let series = self.selection.series().len();
+        let series = self.selection.len();
         let step_ns = STEP_NS.saturating_mul(self.steps.count);
         series.saturating_mul(SERIES_NS.saturating_add(step_ns)) / HELPER_NS
     }
@@ -227,8 +227,8 @@ impl<'e> Evaluator<'e> {
         self.chain_scalars(node, steps, &mut scalars)?;
         let selection =
             self.env.select.select(&leaf.selector.matchers, leaf.range, &SelectHints::default())?;
-        self.take_bytes(labels_bytes(&selection), "the labels of selected series")?;
-        self.take_bytes(collect.begin(&selection), "groups of selected series")?;
+        self.take_bytes(selection.bytes(), "selected series")?;
+        self.take_bytes(collect.begin(&selection)?, "groups of selected series")?;
         let chain = Chain {
             env: self.env,
             node,
@@ -240,7 +240,7 @@ impl<'e> Evaluator<'e> {
             held: self.samples,
             counts_steps: self.per_step.is_some(),
             stride: (selection.stride() / BLOCK_SERIES_MAX).max(1),
-            blocks: selection.series().len().div_ceil(BLOCK_SERIES_MAX).max(1),
+            blocks: selection.len().div_ceil(BLOCK_SERIES_MAX).max(1),
         };
         let mut take = |outcomes: Vec<Outcome<C::Part>>| {
             for outcome in outcomes {
@@ -315,14 +315,6 @@ impl<'e> Evaluator<'e> {
         }
         Ok(())
     }
-}
-
-/// What the series of a selection take, from a sample of them.
-fn labels_bytes(selection: &Selection) -> usize {
-    let series = selection.series();
-    let sample = series.get(..BLOCK_SERIES_MAX).unwrap_or(series);
-    let bytes: usize = sample.iter().map(|own| size_of_val(own) + own.labels().heap_bytes()).sum();
-    (bytes * series.len()).checked_div(sample.len()).unwrap_or(0)
 }
 
 /// Evaluates units on this thread and some helpers; `take` gets their results in order.

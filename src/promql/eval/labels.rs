@@ -89,21 +89,37 @@ impl Projection {
     }
 
     /// The labels that count; `drop_name`: of a series whose name, type and unit are dropped.
-    pub(super) fn of(&self, labels: &Labels, drop_name: bool) -> Labels {
-        labels.retain(|name| self.wants(name) && !(drop_name && is_metadata(name)))
+    pub(super) fn of<'l>(
+        &self,
+        labels: impl IntoIterator<Item = (&'l str, &'l str)>,
+        drop_name: bool,
+    ) -> Labels {
+        Labels::from_sorted(self.wanted(labels, drop_name))
+    }
+
+    fn wanted<'l>(
+        &self,
+        labels: impl IntoIterator<Item = (&'l str, &'l str)>,
+        drop_name: bool,
+    ) -> impl Iterator<Item = (&'l str, &'l str)> {
+        let wants = move |name: &str| self.wants(name) && !(drop_name && is_metadata(name));
+        labels.into_iter().filter(move |(name, _)| wants(name))
     }
 
     /// The same as a key: equal exactly when [`Projection::of`] is.
-    pub(super) fn key(&self, labels: &Labels, drop_name: bool, key: &mut Vec<u8>) {
+    pub(super) fn key<'l>(
+        &self,
+        labels: impl IntoIterator<Item = (&'l str, &'l str)>,
+        drop_name: bool,
+        key: &mut Vec<u8>,
+    ) {
         key.clear();
-        for (name, value) in labels.iter() {
-            if self.wants(name) && !(drop_name && is_metadata(name)) {
-                // No UTF-8 text has these bytes.
-                key.extend_from_slice(name.as_bytes());
-                key.push(0xff);
-                key.extend_from_slice(value.as_bytes());
-                key.push(0xfe);
-            }
+        for (name, value) in self.wanted(labels, drop_name) {
+            // No UTF-8 text has these bytes.
+            key.extend_from_slice(name.as_bytes());
+            key.push(0xff);
+            key.extend_from_slice(value.as_bytes());
+            key.push(0xfe);
         }
     }
 }
@@ -117,10 +133,10 @@ pub(super) struct Groups {
 
 impl Groups {
     /// The group of a label set, and whether it is new.
-    pub(super) fn of(
+    pub(super) fn of<'l>(
         &mut self,
         projection: &Projection,
-        labels: &Labels,
+        labels: impl IntoIterator<Item = (&'l str, &'l str)>,
         drop_name: bool,
     ) -> (usize, bool) {
         projection.key(labels, drop_name, &mut self.key);

@@ -86,12 +86,17 @@ impl Shift {
 impl Selector {
     /// Whether all series bear the same metric name, so that dropping it makes no two equal.
     pub(super) fn has_fixed_name(&self) -> bool {
-        let fixes = |matcher: &Matcher| {
+        self.fixed_name().is_some()
+    }
+
+    /// The metric name of all series, where a matcher says it.
+    pub(super) fn fixed_name(&self) -> Option<&str> {
+        let fixes = |matcher: &&Matcher| {
             matcher.name() == METRIC_NAME
                 && matcher.op() == MatchOp::Equal
                 && !matcher.value().is_empty()
         };
-        self.matchers.iter().any(fixes)
+        self.matchers.iter().find(fixes).map(Matcher::value)
     }
 }
 

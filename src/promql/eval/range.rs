@@ -15,7 +15,7 @@ use super::functions::over_range::{RangeFunction, Windowed};
 use super::kernels::regular::Regular;
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::Points;
-use super::series::{histogram_at, weight};
+use super::series::{ItemLabels, histogram_at, weight};
 use super::tables::{SharedTables, Trimmed};
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
 
@@ -120,7 +120,7 @@ impl Frame {
 
 /// A series of a range vector.
 pub(super) struct RangeItem<'a> {
-    pub(super) labels: &'a Labels,
+    pub(super) labels: ItemLabels<'a>,
     /// See [`Item`].
     pub(super) position: u32,
     pub(super) drop_name: bool,
@@ -200,12 +200,11 @@ impl<'e> Evaluator<'e> {
         visit: Visit<'_, 'e>,
     ) -> Result<(), QueryError> {
         let trimmed = self.chain_tables().map(|tables| &tables.trimmed);
-        self.each_series(&range.selector, frame.time_range(), |own, (position, meta), points| {
+        self.each_series(&range.selector, frame.time_range(), |own, (position, labels), points| {
             let points = without_stale(points, trimmed);
             if points.values.is_empty() {
                 return Ok(());
             }
-            let labels = meta.labels();
             visit(own, RangeItem { labels, position, drop_name: false, points: &points })
         })
     }
@@ -223,7 +222,7 @@ impl<'e> Evaluator<'e> {
         self.count_within(&aside, inner_steps, frame.steps);
         let all: Arc<[i64]> = (0..inner_steps.count).map(|step| inner_steps.time(step)).collect();
         for one in series {
-            let (labels, drop_name) = (&one.labels, one.drop_name);
+            let (labels, drop_name) = (ItemLabels::Known(&one.labels), one.drop_name);
             let timestamps_ms = Arc::clone(&all);
             let histograms = one.histograms.into_iter().map(|one| one.map(without_hint));
             let histograms = (0 < histograms.len()).then(|| histograms.collect());
@@ -297,7 +296,10 @@ impl<'e> Evaluator<'e> {
                     own.check()?;
                 }
                 let times = windowed.overlapping(function, |_| true);
-                own.notes.overlapping_starts(own.name_of(&item), times, span);
+                if 0 < times {
+                    let name = own.name_of(&item)?;
+                    own.notes.overlapping_starts(name, times, span);
+                }
             }
             if values.iter().all(|value| is_absent(*value)) {
                 return Ok(());
@@ -312,7 +314,7 @@ impl<'e> Evaluator<'e> {
                 })
             };
             if function.wants_counter() && (histograms.is_empty() || any_float()) {
-                own.note_non_counter(item.labels, span);
+                own.note_non_counter(item.labels, span)?;
             }
             let drop_name = item.drop_name || !function.keeps_name();
             let (labels, position) = (item.labels, item.position);
@@ -341,14 +343,14 @@ impl<'e> Evaluator<'e> {
         }
     }
 
-    fn note_non_counter(&mut self, labels: &Labels, span: Span) {
-        let name = labels.name();
+    fn note_non_counter(&mut self, labels: ItemLabels<'_>, span: Span) -> Result<(), QueryError> {
+        let name = labels.name()?;
         if name.is_empty() {
-            return;
+            return Ok(());
         }
         let quoted = || crate::model::labels::quote(name);
         if self.env.type_and_unit_labels {
-            let kind = labels.get("__type__").unwrap_or("");
+            let kind = labels.get()?.get("__type__").unwrap_or("");
             if !matches!(kind, "counter" | "histogram") {
                 let text = format!(
                     "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", got {}: {}",
@@ -364,6 +366,7 @@ impl<'e> Evaluator<'e> {
             );
             self.notes.info(&text, span);
         }
+        Ok(())
     }
 
     /// `absent_over_time`: 1 where no series has a sample in its window.
@@ -428,8 +431,8 @@ impl<'e> Evaluator<'e> {
             own.hold(weight)?;
             own.take_bytes(16 * weight as usize, "samples of the result")?;
             let strip = delayed && item.drop_name;
-            let labels =
-                if strip { labels::without_metadata(item.labels) } else { item.labels.clone() };
+            let labels = item.labels.get()?;
+            let labels = if strip { labels::without_metadata(labels) } else { labels.clone() };
             out.push(engine::Series { labels, points, histograms });
             Ok(())
         })?;

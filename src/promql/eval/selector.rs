@@ -7,14 +7,14 @@ use crate::model::sample::TimeRange;
 use crate::promql::ast::{Boundary, Span};
 use crate::promql::engine::QueryError;
 use crate::storage::select::{
-    BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, SeriesMeta, Slice,
+    BLOCK_SERIES_MAX, Column, Run, SelectHints, Selection, SeriesColumns, Slice,
 };
 
 use super::annotations::RangeNotice;
 use super::counts::samples_of;
 use super::functions::native;
 use super::plan::{Selector, Shift};
-use super::series::{Sample, histogram_at, marker, weight};
+use super::series::{BlockLabels, ItemLabels, Sample, histogram_at, marker, weight};
 use super::tables::SharedTables;
 use super::{Evaluator, Histograms, Item, Sink, Steps, absent, is_absent, kernels};
 
@@ -134,21 +134,21 @@ impl<'e> Evaluator<'e> {
         &mut self,
         selector: &Selector,
         range: TimeRange,
-        mut visit: impl FnMut(&mut Self, (u32, &SeriesMeta), Points) -> Result<(), QueryError>,
+        mut visit: impl FnMut(&mut Self, (u32, ItemLabels<'_>), Points) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let mut visit_block = |own: &mut Self, selection: &Selection, block: usize| {
             own.check()?;
-            let Some(series) = selection.series().chunks(BLOCK_SERIES_MAX).nth(block) else {
-                return Ok(());
-            };
-            let columns = selection.block((block * BLOCK_SERIES_MAX) as u32, series.len())?;
-            for (meta, columns) in (0..).zip(series).zip(columns.series) {
+            let first = block * BLOCK_SERIES_MAX;
+            let count = selection.len().saturating_sub(first).min(BLOCK_SERIES_MAX);
+            let columns = selection.block(first as u32, count)?;
+            let labels = BlockLabels::new(selection, first as u32, count, selector.fixed_name());
+            for (position, columns) in (0..).zip(columns.series) {
                 let mut points = Points::of(columns);
                 own.spend(points.values.len())?;
                 if !own.env.use_start_timestamps {
                     points.starts_ms = None;
                 }
-                visit(own, meta, points)?;
+                visit(own, (position, ItemLabels::InBlock(&labels, position)), points)?;
             }
             Ok(())
         };
@@ -157,7 +157,7 @@ impl<'e> Evaluator<'e> {
         }
         let hints = SelectHints::default();
         let selection = self.env.select.select(&selector.matchers, range, &hints)?;
-        let blocks = selection.series().len().div_ceil(BLOCK_SERIES_MAX);
+        let blocks = selection.len().div_ceil(BLOCK_SERIES_MAX);
         (0..blocks).try_for_each(|block| visit_block(self, &selection, block))
     }
 
@@ -180,7 +180,7 @@ impl<'e> Evaluator<'e> {
         self.take_column::<f64>(steps)?;
         let mut values = vec![absent(); steps.count];
         let mut histograms = Histograms::new();
-        self.each_series(selector, range, |own, (position, meta), points| {
+        self.each_series(selector, range, |own, (position, labels), points| {
             if points.timestamps_ms.is_empty() {
                 return Ok(());
             }
@@ -189,7 +189,7 @@ impl<'e> Evaluator<'e> {
             if smoothed {
                 let frame = Smoothing { steps, shift, lookback_ms };
                 if points.histograms.is_some() {
-                    let name = meta.labels().name();
+                    let name = labels.name()?;
                     own.smooth_histograms(
                         &points,
                         frame,
@@ -222,9 +222,8 @@ impl<'e> Evaluator<'e> {
                 None => u64::from(!is_absent(values[step])),
             });
             own.touch(count)?;
-            let (labels, drop_name) = (meta.labels(), false);
             let (values, histograms) = (&mut values[..], &mut histograms);
-            sink(own, Item { labels, position, drop_name, values, histograms })
+            sink(own, Item { labels, position, drop_name: false, values, histograms })
         })
     }
 }

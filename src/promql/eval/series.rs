@@ -6,12 +6,14 @@
 //! there is a value need not know about histograms; the histogram lies in a column beside. Series
 //! without histograms have no such column. An entry of it counts only where the marker stands.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::model::histogram::Histogram;
 use crate::model::labels::Labels;
 use crate::model::sample::{is_stale_nan, stale_nan};
 use crate::promql::engine::QueryError;
+use crate::storage::select::Selection;
 
 use super::Evaluator;
 use super::counts::samples_of;
@@ -158,9 +160,66 @@ fn drop_histograms(values: &mut [f64], histograms: &mut Histograms) -> bool {
     any
 }
 
+/// Labels of the series of a block, read from the store when somebody asks: most sums do not, as
+/// it is known which group each series belongs to.
+pub(super) struct BlockLabels<'a> {
+    selection: &'a Selection,
+    first: u32,
+    count: usize,
+    /// Where the selector says what the metric name is.
+    name: Option<&'a str>,
+    all: OnceCell<Arc<[Labels]>>,
+}
+
+impl<'a> BlockLabels<'a> {
+    /// Of `count` series from `first` on.
+    pub(super) fn new(
+        selection: &'a Selection,
+        first: u32,
+        count: usize,
+        name: Option<&'a str>,
+    ) -> Self {
+        Self { selection, first, count, name, all: OnceCell::new() }
+    }
+
+    fn all(&self) -> Result<&[Labels], QueryError> {
+        if let Some(all) = self.all.get() {
+            return Ok(all);
+        }
+        let all = self.selection.block_labels(self.first, self.count)?;
+        Ok(self.all.get_or_init(|| all))
+    }
+}
+
+/// The labels of a series on its way.
+#[derive(Clone, Copy)]
+pub(super) enum ItemLabels<'a> {
+    /// At hand.
+    Known(&'a Labels),
+    /// Of the series at a position of a block.
+    InBlock(&'a BlockLabels<'a>, u32),
+}
+
+impl<'a> ItemLabels<'a> {
+    pub(super) fn get(self) -> Result<&'a Labels, QueryError> {
+        match self {
+            Self::Known(labels) => Ok(labels),
+            Self::InBlock(block, position) => Ok(&block.all()?[position as usize]),
+        }
+    }
+
+    /// The metric name; empty when there is none.
+    pub(super) fn name(self) -> Result<&'a str, QueryError> {
+        match self {
+            Self::InBlock(BlockLabels { name: Some(name), .. }, _) => Ok(name),
+            _ => Ok(self.get()?.name()),
+        }
+    }
+}
+
 /// A series on its way from one operation to the next.
 pub(super) struct Item<'a> {
-    pub(super) labels: &'a Labels,
+    pub(super) labels: ItemLabels<'a>,
     /// In a fork: which series of the block it is.
     pub(super) position: u32,
     /// The name is to be dropped by whoever keeps the labels.

@@ -83,8 +83,8 @@ fn contents(storage: &Storage) -> String {
     let range = TimeRange { min_ms: i64::MIN, max_ms: i64::MAX };
     let found = storage.select(&[all], range, &SelectHints::default()).unwrap();
     let mut out = String::new();
-    for (position, series) in (0..).zip(found.series()) {
-        out += &series.labels().to_string();
+    for position in 0..found.len() as u32 {
+        out += &found.labels(position).unwrap().to_string();
         for own in &found.block(position, 1).unwrap().series[0].runs {
             let Column::Floats(values) = &own.values else { panic!("only floats are sent") };
             out += &format!(" {:?} {values:?}", own.timestamps_ms);

@@ -210,10 +210,15 @@ impl LogColumns {
         Self { budget_bytes, clock: AtomicU64::new(0), bytes: AtomicUsize::new(0), groups }
     }
 
-    /// Whether so many values may be kept: what does not fit anyway must not push out what others
+    /// Whether the columns of so many series may be kept: what does not fit anyway must not push out what others
     /// use.
-    pub fn has_room(&self, value_count: usize) -> bool {
-        value_count.saturating_mul(size_of::<f64>()) <= self.budget_bytes / 4 * 3
+    pub fn has_room(&self, rows: usize, series: usize) -> bool {
+        series.saturating_mul(Self::series_bytes(rows)) <= self.budget_bytes / 4 * 3
+    }
+
+    /// About what the column of a series takes, and a query's hold on it.
+    pub fn series_bytes(rows: usize) -> usize {
+        2 * size_of::<Column>() + 64 + size_of::<f64>() * rows
     }
 
     /// Reads what of the columns of some series is not known yet, so that [`LogColumns::read`] need

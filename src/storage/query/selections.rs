@@ -5,19 +5,22 @@
 
 use std::hash::BuildHasher as _;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use foldhash::{HashMap, HashMapExt as _};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
-use super::Source;
 use super::columns::Places;
+use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
+use crate::storage::fingerprint::canonical_pairs;
 use crate::storage::log::file::LogFile;
-use crate::storage::select::{BLOCK_SERIES_MAX, Memo, SeriesMeta};
+use crate::storage::registry::{SeriesRef, Span, Texts};
+use crate::storage::select::{BLOCK_SERIES_MAX, Memo, Pairs, QueryError};
+use crate::storage::version::Version;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,12 +48,94 @@ impl Key {
     }
 }
 
-/// An answer: series in label order and where their samples are.
+/// No series of the head.
+const NOT_THERE: SeriesRef = SeriesRef::MAX;
+
+/// Where series are, in label order: some twenty bytes each.
+#[derive(Default)]
+pub struct Located {
+    /// In the head; [`NOT_THERE`]: only in segments.
+    head: Box<[SeriesRef]>,
+    /// Labels of those in the head.
+    spans: Box<[Span]>,
+    /// Of each series the end of its part of `segments`; empty when no series is in any.
+    ends: Box<[u32]>,
+    /// Positions of segments in the version, ascending for each series, and ordinals in them.
+    segments: Box<[(u32, u32)]>,
+}
+
+impl Located {
+    /// Of series in the head or not, and places in segments, in order of segments, with the
+    /// series that each is of.
+    pub fn new(
+        head: impl Iterator<Item = Option<(SeriesRef, Span)>>,
+        places: impl Iterator<Item = (usize, (u32, u32))> + Clone,
+    ) -> Self {
+        let in_head = head.map(|own| own.unwrap_or((NOT_THERE, Span::default())));
+        let (head, spans): (Vec<_>, Vec<_>) = in_head.unzip();
+        let mut ends = vec![0_u32; head.len()];
+        let mut count = 0;
+        for (series, _) in places.clone() {
+            ends[series] += 1;
+            count += 1;
+        }
+        if count == 0 {
+            let (head, spans) = (head.into(), spans.into());
+            return Self { head, spans, ..Self::default() };
+        }
+        // First the start of each part, which becomes its end as the part is filled.
+        let mut start = 0;
+        for end in &mut ends {
+            start += std::mem::replace(end, start);
+        }
+        let mut segments = vec![(0, 0); count];
+        for (series, place) in places {
+            segments[ends[series] as usize] = place;
+            ends[series] += 1;
+        }
+        let (head, spans) = (head.into(), spans.into());
+        Self { head, spans, ends: ends.into(), segments: segments.into() }
+    }
+
+    /// Number of the series in the head.
+    pub fn head(&self, at: usize) -> Option<SeriesRef> {
+        Some(self.head[at]).filter(|series| *series != NOT_THERE)
+    }
+
+    /// Positions of segments in the version, ascending, and ordinals in them.
+    pub fn segments(&self, at: usize) -> &[(u32, u32)] {
+        let Some(end) = self.ends.get(at) else { return &[] };
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.segments[start as usize..*end as usize]
+    }
+
+    /// Only those series.
+    fn of(&self, wanted: &[u32]) -> Self {
+        let in_head = |at: &u32| Some((self.head(*at as usize)?, self.spans[*at as usize]));
+        let places = wanted.iter().enumerate().flat_map(|(series, at)| {
+            self.segments(*at as usize).iter().map(move |place| (series, *place))
+        });
+        Self::new(wanted.iter().map(in_head), places)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.head)
+            + size_of_val(&*self.spans)
+            + size_of_val(&*self.ends)
+            + size_of_val(&*self.segments)
+    }
+}
+
+/// Labels of answers with at most so many series are kept with them.
+const LABELS_KEPT_MAX: usize = 1 << 14;
+
+/// An answer: series in label order and where they are.
 pub struct Found {
-    /// The series.
-    pub series: Arc<[SeriesMeta]>,
-    /// As many sources.
-    pub sources: Box<[Source]>,
+    located: Located,
+    /// Labels of series in the head.
+    texts: Texts,
+    /// By block, once somebody has asked, of an answer with few series.
+    labels: Box<[OnceLock<Arc<[Labels]>>]>,
     /// By block: log files, and where in them the samples are. The answer depends on how many
     /// series each file has, so what was found once stays as it is.
     places: Box<[Mutex<SmallVec<[(u64, Arc<Places>); 1]>>]>,
@@ -61,11 +146,67 @@ pub struct Found {
 }
 
 impl Found {
-    /// Series and as many sources.
-    pub fn new(series: Arc<[SeriesMeta]>, sources: Box<[Source]>) -> Self {
-        let blocks = sources.len().div_ceil(BLOCK_SERIES_MAX);
-        let places = (0..blocks).map(|_| Mutex::default()).collect();
-        Self { series, sources, places, memo: Arc::default(), prepared: AtomicU64::new(0) }
+    /// Series and the labels of those in the head.
+    pub fn new(located: Located, texts: Texts) -> Self {
+        let blocks = located.head.len().div_ceil(BLOCK_SERIES_MAX);
+        let kept = if located.head.len() <= LABELS_KEPT_MAX { blocks } else { 0 };
+        Self {
+            located,
+            texts,
+            labels: (0..kept).map(|_| OnceLock::new()).collect(),
+            places: (0..blocks).map(|_| Mutex::default()).collect(),
+            memo: Arc::default(),
+            prepared: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.located.head.len()
+    }
+
+    /// Where the series are.
+    pub fn located(&self) -> &Located {
+        &self.located
+    }
+
+    /// Only those series.
+    pub fn of(&self, wanted: &[u32]) -> Self {
+        Self::new(self.located.of(wanted), self.texts.clone())
+    }
+
+    /// The labels of a series; `version` is that of the query.
+    pub fn pairs<'a>(&'a self, at: usize, version: &'a Version) -> Result<Pairs<'a>, QueryError> {
+        if self.located.head(at).is_none() {
+            let (position, ordinal) = self.located.segments(at)[0];
+            return version.segments[position as usize].segment.label_pairs(ordinal);
+        }
+        let canonical = self.texts.get(self.located.spans[at]);
+        Ok(canonical_pairs(canonical).expect("only whole label sets are bound"))
+    }
+
+    /// The labels of neighbouring series, all of a block for instance.
+    pub fn block_labels(
+        &self,
+        series: Range<usize>,
+        version: &Version,
+    ) -> Result<Arc<[Labels]>, QueryError> {
+        let kept = self.labels.get(series.start / BLOCK_SERIES_MAX);
+        let kept = kept.filter(|_| self.is_block(&series));
+        if let Some(known) = kept.and_then(OnceLock::get) {
+            return Ok(Arc::clone(known));
+        }
+        let labels = series.map(|at| Ok(Labels::from_sorted(self.pairs(at, version)?)));
+        let labels: Arc<[Labels]> = labels.collect::<Result<_, QueryError>>()?;
+        if let Some(kept) = kept {
+            let _ = kept.set(Arc::clone(&labels));
+        }
+        Ok(labels)
+    }
+
+    fn is_block(&self, series: &Range<usize>) -> bool {
+        let end = self.len().min(series.start + BLOCK_SERIES_MAX);
+        series.start.is_multiple_of(BLOCK_SERIES_MAX) && series.end == end
     }
 
     /// Where the samples of some series are in a log file.
@@ -75,10 +216,8 @@ impl Found {
         series: &Range<usize>,
         find: impl FnOnce() -> Places,
     ) -> Arc<Places> {
-        let end = self.sources.len().min(series.start + BLOCK_SERIES_MAX);
         let block = self.places.get(series.start / BLOCK_SERIES_MAX);
-        let is_block = series.start.is_multiple_of(BLOCK_SERIES_MAX) && series.end == end;
-        let Some(block) = block.filter(|_| is_block) else { return Arc::new(find()) };
+        let Some(block) = block.filter(|_| self.is_block(series)) else { return Arc::new(find()) };
         let mut known = block.lock();
         if let Some((_, places)) = known.iter().find(|(own, _)| *own == log) {
             return Arc::clone(places);
@@ -95,10 +234,14 @@ impl Found {
     }
 
     fn bytes(&self) -> usize {
-        let labels: usize = self.series.iter().map(|own| own.labels().heap_bytes()).sum();
+        let labels = if self.labels.is_empty() {
+            0
+        } else {
+            let texts: usize = self.located.spans.iter().map(|span| span.len_bytes()).sum();
+            texts + self.len() * 3 * size_of::<Labels>()
+        };
         // What is remembered is mostly numbers of a byte, a few times.
-        let each = size_of::<SeriesMeta>() + size_of::<Source>() + Places::SERIES_BYTES + 8;
-        labels + self.series.len() * each
+        labels + self.located.bytes() + self.len() * (Places::SERIES_BYTES + 8)
     }
 }
 
@@ -193,5 +336,7 @@ impl Selections {
     /// Forgets about files that are no more: older than `oldest_log`.
     pub fn forget_before(&self, oldest_log: u64) {
         self.present.lock().retain(|log, _| oldest_log <= *log);
+        let is_there = |key: &Key| key.logs.iter().all(|(log, _)| oldest_log <= *log);
+        self.state.lock().all.retain(|key, _| is_there(key));
     }
 }

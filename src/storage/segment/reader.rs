@@ -26,7 +26,7 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use crate::storage::index::union::{IdSet, Union};
 use crate::storage::index::{LabelIndex, matchers};
-use crate::storage::select::QueryError;
+use crate::storage::select::{Pairs, QueryError};
 
 type Result<T, E = QueryError> = std::result::Result<T, E>;
 
@@ -298,6 +298,11 @@ impl Segment {
 
     /// The labels of a series.
     pub fn labels(&self, ordinal: u32) -> Result<Labels> {
+        Ok(Labels::from_sorted(self.label_pairs(ordinal)?))
+    }
+
+    /// The same as pairs in order of names.
+    pub fn label_pairs(&self, ordinal: u32) -> Result<Pairs<'_>> {
         let at = u64::from(ordinal);
         let runs = self.count(Section::RunFirst) - 1;
         let run = self.partition_point(Section::RunFirst, (0, runs), at + 1)?;
@@ -310,7 +315,7 @@ impl Segment {
         let (bits_start, bits_end) = self.span(Section::RunValues, run)?;
         let mut bit = bits_start + (bits_end - bits_start) / (behind - first) * (at - first);
         let (start, end) = self.span(Section::RunLabels, run)?;
-        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        let mut pairs = Pairs::new();
         for label in start..end {
             let name = self.get(Section::RunLabelName, label)?;
             let name = self.symbol(self.get(Section::IndexNames, name)?)?;
@@ -329,7 +334,7 @@ impl Segment {
         if u32::try_from(bytes).is_err() {
             return Err(self.corrupt_at(Section::RunLabels, run, "labels of absurd length"));
         }
-        Ok(Labels::from_sorted(pairs))
+        Ok(pairs)
     }
 
     /// The fingerprint of a series.

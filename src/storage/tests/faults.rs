@@ -159,7 +159,7 @@ fn only_series_with_damaged_chunks_give_errors_and_merging_does_not_hide_that() 
         assert!(read_all(&storage).is_err());
         let labels_only = SelectHints { labels_only: true, ..SelectHints::default() };
         let series = storage.select(&[], TimeRange::ALL, &labels_only).unwrap();
-        assert_eq!(series.series().len(), 300);
+        assert_eq!(series.len(), 300);
         drop(storage);
         storage = open(folder.path());
         storage.compact_now().unwrap();

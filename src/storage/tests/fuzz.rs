@@ -79,7 +79,7 @@ fn read_loosely(storage: &Storage) {
     let Ok(selection) = storage.select(&[], TimeRange::ALL, &SelectHints::default()) else {
         return;
     };
-    for first in 0..selection.series().len() {
+    for first in 0..selection.len() {
         if let Ok(block) = selection.block(first as u32, 1) {
             for run in &block.series[0].runs {
                 assert!(run.timestamps_ms.is_sorted_by(|a, b| a < b));

@@ -28,8 +28,9 @@ fn histograms_are_read_back_from_log_and_segment_and_after_restarts() {
     storage.seal_now().unwrap();
     assert_eq!(dump(&all(&storage)), before, "sealed");
     let selection = all(&storage);
-    let mixed = selection.series().iter().position(|own| own.labels().name() == "mixed");
-    let block = selection.block(mixed.unwrap() as u32, 1).unwrap();
+    let is_mixed = |at: &u32| selection.labels(*at).unwrap().name() == "mixed";
+    let mixed = (0..selection.len() as u32).find(is_mixed);
+    let block = selection.block(mixed.unwrap(), 1).unwrap();
     let lengths: Vec<_> = block.series[0].runs.iter().map(|run| run.timestamps_ms.len()).collect();
     assert_eq!(lengths, [10, 10, 10, 10]);
     let range = TimeRange { min_ms: NOW_MS + 3 * MINUTE, max_ms: NOW_MS + 5 * MINUTE };
@@ -120,7 +121,7 @@ fn a_float_after_a_histogram_is_written_anew() {
 /// `f` or `h` for each sample of each series.
 fn kinds(storage: &Storage) -> String {
     let selection = all(storage);
-    let block = selection.block(0, selection.series().len()).unwrap();
+    let block = selection.block(0, selection.len()).unwrap();
     let kind = |run: &Run| {
         let kind = if matches!(run.values, Column::Histograms(_)) { "h" } else { "f" };
         kind.repeat(run.timestamps_ms.len())

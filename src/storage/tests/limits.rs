@@ -63,7 +63,7 @@ fn a_batch_of_refused_series_alone_is_no_commit() {
     storage.set_limits(Limits { active_series: Some(0), ..Limits::default() });
     let appended = write(&machine, &storage, OnReject::Abort, "a", 3);
     assert_eq!((appended.sample_count, appended.limited.unwrap().sample_count), (0, 3));
-    assert!(all(&storage).series().is_empty());
+    assert!(all(&storage).is_empty());
     storage.set_limits(Limits::default());
     assert_eq!(write(&machine, &storage, OnReject::Abort, "a", 3).new_series_count, 3);
 }

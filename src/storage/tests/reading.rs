@@ -160,9 +160,8 @@ fn only_series_with_a_chunk_in_the_range_are_listed() {
         let (min_ms, max_ms) = (NOW_MS + first * minute, NOW_MS + last * minute);
         let hints = SelectHints { series_count_max, labels_only: true };
         let found = storage.select(&[], TimeRange { min_ms, max_ms }, &hints).unwrap();
-        let number =
-            |own: &select::SeriesMeta| own.labels().get("i").unwrap_or_default().to_owned();
-        found.series().iter().map(number).collect::<Vec<_>>().join(" ")
+        let number = |at| found.labels(at).unwrap().get("i").unwrap_or_default().to_owned();
+        (0..found.len() as u32).map(number).collect::<Vec<_>>().join(" ")
     };
     for _ in 0..3 {
         // Kept answers are those of all ranges that need the same files.

@@ -103,13 +103,13 @@ fn series_without_samples_are_forgotten_and_their_numbers_used_again() {
     }
     assert!(storage.stats(1).num_series <= 30, "{}", storage.stats(1).num_series);
     assert!(storage.store.registry.read().bound_max() <= 40);
-    assert_eq!(all(&storage).series().len(), 80);
+    assert_eq!(all(&storage).len(), 80);
     let before = dump(&all(&storage));
     append(&storage, &[(labels("m0", 0), machine.clock.now_ms(), 2.0)]);
     drop(storage);
     let storage = machine.open();
     assert_ne!(dump(&all(&storage)), before);
-    assert_eq!(all(&storage).series().len(), 80);
+    assert_eq!(all(&storage).len(), 80);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_full_disk_refuses_samples_until_there_is_space() {
     assert_eq!(append(&storage, &batch(1)).sample_count, 200);
     storage.seal_now().unwrap();
     drop(storage);
-    assert_eq!(all(&machine.open()).series().len(), 221);
+    assert_eq!(all(&machine.open()).len(), 221);
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn a_segment_of_another_version_is_neither_opened_nor_dropped() {
     let Err(refused) = machine.try_open() else { panic!("opened") };
     assert!(refused.to_string().contains("unknown version of segments"), "{refused}");
     machine.disk.flip_bit(&path, 8, 6);
-    assert_eq!(all(&machine.open()).series().len(), 21);
+    assert_eq!(all(&machine.open()).len(), 21);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn machine(are_kept: bool, begin_with_zero: bool) -> Machine {
 /// Samples and starts of the only series, relative to [`NOW_MS`].
 fn samples(storage: &Storage) -> Vec<(i64, f64, i64)> {
     let selection = all(storage);
-    assert_eq!(selection.series().len(), 1);
+    assert_eq!(selection.len(), 1);
     let block = selection.block(0, 1).unwrap();
     let mut found = Vec::new();
     for run in &block.series[0].runs {

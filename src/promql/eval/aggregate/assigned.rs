@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::labels::Labels;
+use crate::promql::engine::QueryError;
 use crate::storage::select::{BLOCK_SERIES_MAX, Selection};
 
 use super::super::labels::{Groups, Projection};
@@ -23,19 +24,24 @@ pub(super) struct Assigned {
 
 impl Assigned {
     /// Finds them.
-    pub(super) fn new(selection: &Selection, projection: &Projection, drop_name: bool) -> Self {
-        let series = selection.series();
+    pub(super) fn new(
+        selection: &Selection,
+        projection: &Projection,
+        drop_name: bool,
+    ) -> Result<Self, QueryError> {
         let (mut groups, mut labels) = (Groups::default(), Vec::new());
-        let mut in_block = Vec::with_capacity(series.len());
-        let mut blocks = Vec::with_capacity(series.len().div_ceil(BLOCK_SERIES_MAX));
+        let mut in_block = Vec::with_capacity(selection.len());
+        let mut blocks = Vec::with_capacity(selection.len().div_ceil(BLOCK_SERIES_MAX));
         // Of each group: the last block that has it, and its number there.
         let mut last: Vec<(usize, u8)> = Vec::new();
-        for (number, block) in series.chunks(BLOCK_SERIES_MAX).enumerate() {
+        for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+            let number = first / BLOCK_SERIES_MAX;
             let mut own: Vec<u32> = Vec::new();
-            for meta in block {
-                let (group, new) = groups.of(projection, meta.labels(), drop_name);
+            for at in first..selection.len().min(first + BLOCK_SERIES_MAX) {
+                let pairs = selection.pairs(at as u32)?;
+                let (group, new) = groups.of(projection, pairs.iter().copied(), drop_name);
                 if new {
-                    labels.push(projection.of(meta.labels(), drop_name));
+                    labels.push(projection.of(pairs.iter().copied(), drop_name));
                     last.push((usize::MAX, 0));
                 }
                 if last[group].0 != number {
@@ -46,7 +52,7 @@ impl Assigned {
             }
             blocks.push(own.into());
         }
-        Self { in_block: in_block.into(), blocks: blocks.into(), labels: labels.into() }
+        Ok(Self { in_block: in_block.into(), blocks: blocks.into(), labels: labels.into() })
     }
 
     /// What they take in memory.

@@ -32,7 +32,7 @@ impl Evaluator<'_> {
         let projection = projection(&aggregate.grouping);
         let mut groups = Groups::default();
         let members: Vec<usize> =
-            series.iter().map(|one| groups.of(&projection, &one.labels, false).0).collect();
+            series.iter().map(|one| groups.of(&projection, one.labels.iter(), false).0).collect();
         let offsets: Vec<f64> = match aggregate.op {
             AggregateOp::LimitRatio => series.iter().map(|one| offset(&one.labels)).collect(),
             _ => Vec::new(),

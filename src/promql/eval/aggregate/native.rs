@@ -93,7 +93,7 @@ impl Evaluator<'_> {
         span: Span,
     ) -> Result<(), QueryError> {
         let stripped = item.drop_name && !self.env.delayed_name_removal;
-        let name = if stripped { "" } else { item.labels.name() };
+        let name = if stripped { "" } else { item.labels.name()? };
         let end = place + item.values.len();
         if natives.cells.len() < end {
             natives.cells.resize_with(end, || None);

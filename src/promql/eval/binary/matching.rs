@@ -31,7 +31,7 @@ impl Side {
         steps: Steps,
     ) -> Self {
         let mut any = vec![false; steps.count];
-        let group = |one: &Series| groups.of(projection, &one.labels, false).0;
+        let group = |one: &Series| groups.of(projection, one.labels.iter(), false).0;
         let numbers = series.iter().map(group).collect();
         for one in &series {
             any.iter_mut().zip(&one.values).for_each(|(any, value)| *any |= !is_absent(*value));
@@ -164,7 +164,7 @@ impl Join<'_> {
 
     /// The labels by which a series is matched, as `fill` names what is missing.
     fn match_labels(&self, labels: &Labels) -> Labels {
-        self.projection.of(labels, false)
+        self.projection.of(labels.iter(), false)
     }
 
     /// Evaluates the steps at which both have a value.
@@ -297,7 +297,7 @@ fn assert_one_side(
         }
     }
     let Some((_, second, first)) = found else { return Ok(()) };
-    let labels = projection.of(&one.series[second].labels, false);
+    let labels = projection.of(one.series[second].labels.iter(), false);
     let mut names = [one.series[first].labels.to_string(), one.series[second].labels.to_string()];
     names.sort_unstable();
     let side = if matching.card == Cardinality::OneToMany { "left" } else { "right" };

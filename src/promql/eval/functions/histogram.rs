@@ -115,7 +115,8 @@ impl Evaluator<'_> {
             }
             let value = |step: usize| item.histogram(step).map_or_else(absent, |one| function(one));
             let values: Vec<f64> = (0..steps.count).map(value).collect();
-            let labels = if delayed { item.labels.clone() } else { without_metadata(item.labels) };
+            let labels = item.labels.get()?;
+            let labels = if delayed { labels.clone() } else { without_metadata(labels) };
             let series = Series::floats(labels, delayed, values);
             own.hold(series.present_count())?;
             own.take_bytes(series.bytes(), "a vector")?;

@@ -80,7 +80,7 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         let (sampled, span) = (Sampled::Milliseconds, Span::default());
         self.stream_selector(&selector, steps, sampled, span, &mut |own, item| {
-            let labels = item.labels.clone();
+            let labels = item.labels.get()?.clone();
             let series = Series::floats(labels, false, item.values.to_vec());
             own.hold(series.present_count())?;
             own.take_bytes(series.bytes(), "a vector")?;

@@ -87,9 +87,12 @@ const POLL_STEPS: usize = 64;
 
 impl Evaluator<'_> {
     /// The metric name of a series that annotations may show.
-    pub(in super::super) fn name_of<'i>(&self, item: &RangeItem<'i>) -> &'i str {
+    pub(in super::super) fn name_of<'i>(
+        &self,
+        item: &RangeItem<'i>,
+    ) -> Result<&'i str, QueryError> {
         let stripped = item.drop_name && !self.env.delayed_name_removal;
-        if stripped { "" } else { item.labels.name() }
+        if stripped { Ok("") } else { item.labels.name() }
     }
 
     /// Calls a function on the windows of a series with histograms.
@@ -151,7 +154,7 @@ impl Evaluator<'_> {
             };
             sample.put(values, histograms, step);
         }
-        let name = self.name_of(item);
+        let name = self.name_of(item)?;
         self.notes.overlapping_starts(name, overlapping, call.span);
         for notice in notices {
             self.notes.range_notice(notice, name, call.span);
