@@ -30,11 +30,7 @@ impl Store {
             self.close_log()?;
             self.seal_closed()?;
         }
-        let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let moment = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-        // Two within a second have different names.
-        let unique = self.key.fingerprint(format!("{moment} {}", self.new_id()).as_bytes()) as u64;
-        let name = format!("{moment}-{unique:016x}");
+        let name = self.new_snapshot_name()?;
         let folder = self.options.path.join(FOLDER).join(&name);
         for _ in 1..ATTEMPTS_MAX {
             match self.write_snapshot(&folder) {
@@ -44,6 +40,23 @@ impl Store {
             let _ = self.disk.remove_dir_all(&folder);
         }
         self.finish_snapshot(&folder, self.write_snapshot(&folder)).map(|()| name)
+    }
+
+    /// A name that no snapshot has. After a crash numbers are given again, and within the same
+    /// second they would make the same name.
+    fn new_snapshot_name(&self) -> Result<String, SealError> {
+        let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let moment = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+        loop {
+            // Two within a second have different names.
+            let own = format!("{moment} {}", self.new_id());
+            let unique = self.key.fingerprint(own.as_bytes()) as u64;
+            let name = format!("{moment}-{unique:016x}");
+            let folder = self.options.path.join(FOLDER).join(&name);
+            if !self.disk.try_exists(&folder).map_err(not_poisoning)? {
+                return Ok(name);
+            }
+        }
     }
 
     fn finish_snapshot(&self, folder: &Path, written: io::Result<()>) -> Result<(), SealError> {

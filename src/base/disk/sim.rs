@@ -472,6 +472,9 @@ impl Disk for SimDisk {
         let mut state = self.0.lock();
         state.modify()?;
         let id = state.id(from)?;
+        if state.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         state.name(vec![(to.to_owned(), Some(id))]);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Deletions and snapshots.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::model::matcher::MatchOp;
 use crate::storage::compact::plan::Urgency;
@@ -226,6 +228,28 @@ fn a_snapshot_is_a_data_directory() {
         scrape(&machine, &storage, 3, 1.0);
         storage.clean_tombstones().unwrap();
         assert_eq!(minutes(&storage, 2).split(' ').count(), 1);
+    }
+}
+
+/// After a power cut the numbers that snapshots took from the store are given again.
+#[test]
+fn a_snapshot_never_replaces_one_of_the_same_second() {
+    let mut machine = Machine::new(1);
+    let mut storage = machine.open();
+    scrape(&machine, &storage, 3, 1.0);
+    let mut names = BTreeSet::new();
+    for _ in 0..4 {
+        let name = storage.snapshot(true).unwrap();
+        assert!(names.insert(name), "{names:?}");
+        machine.disk.crash();
+        drop(storage);
+        storage = machine.open();
+    }
+    drop(storage);
+    let path = machine.options.path.clone();
+    for name in names {
+        machine.options.path = path.join("snapshots").join(name);
+        assert_eq!(minutes(&machine.open(), 2), "0");
     }
 }
 
