@@ -52,6 +52,7 @@ pub struct Options {
     pub route_prefix: String,
     pub cors_origin: AnchoredRegex,
     pub connections_max: usize,
+    pub read_timeout: Duration,
     pub enable_lifecycle: bool,
     pub enable_admin_api: bool,
     pub enable_remote_write_receiver: bool,
@@ -211,12 +212,13 @@ async fn serve(
     ground: Ground,
     configuration: Configuration,
 ) -> anyhow::Result<()> {
+    let bind = |address| Listener::bind(address, options.connections_max, options.read_timeout);
     let mut listeners = Vec::new();
     for address in &options.listen_addresses {
-        listeners.push(Listener::bind(address, options.connections_max).await?);
+        listeners.push(bind(address).await?);
     }
     let alertmanager_listener = match &options.alertmanager_listen_address {
-        Some(address) => Some(Listener::bind(address, options.connections_max).await?),
+        Some(address) => Some(bind(address).await?),
         None => None,
     };
     let (reload_sender, reloads) = mpsc::channel(1);

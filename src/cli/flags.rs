@@ -83,6 +83,10 @@ pub struct ServeFlags {
     #[arg(long = "web.cors.origin", default_value = ".*", value_name = "REGEX")]
     cors_origin: String,
 
+    /// Longest wait for a request to come to its end, and for the next one on a connection.
+    #[arg(long = "web.read-timeout", default_value = "5m", value_parser = parse_duration)]
+    read_timeout: Duration,
+
     /// Connections that may be open at the same time.
     #[arg(long = "web.max-connections", default_value_t = 512)]
     max_connections: usize,
@@ -251,8 +255,6 @@ struct AcceptedFlags {
     console_libraries: Option<String>,
     #[arg(long = "web.page-title", hide = true)]
     page_title: Option<String>,
-    #[arg(long = "web.read-timeout", hide = true)]
-    read_timeout: Option<String>,
     #[arg(long = "web.max-notifications-subscribers", hide = true)]
     max_notifications_subscribers: Option<String>,
     #[arg(long = "scrape.timestamp-tolerance", hide = true)]
@@ -293,6 +295,7 @@ impl ServeFlags {
             route_prefix: normal_prefix(&route_prefix),
             cors_origin,
             connections_max: self.max_connections.max(1),
+            read_timeout: self.read_timeout,
             enable_lifecycle: self.enable_lifecycle,
             enable_admin_api: self.enable_admin_api,
             enable_remote_write_receiver: self.enable_remote_write_receiver,

@@ -29,6 +29,7 @@ pub(super) struct RequestLines {
     line_bytes: usize,
     content_length: Option<u64>,
     is_plain: bool,
+    is_http2: bool,
 }
 
 impl Default for RequestLines {
@@ -39,6 +40,7 @@ impl Default for RequestLines {
             line_bytes: 0,
             content_length: None,
             is_plain: true,
+            is_http2: false,
         }
     }
 }
@@ -85,6 +87,11 @@ impl RequestLines {
         changed
     }
 
+    /// Whether the connection began to speak HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
     fn begin_message(&mut self) {
         *self = Self {
             is_plain: self.is_plain,
@@ -117,7 +124,8 @@ impl RequestLines {
             // Empty lines may stand before a request.
             State::Line { .. } if text.is_empty() => {}
             State::Line { .. } => {
-                self.is_plain &= !text.starts_with(b"pri ");
+                self.is_http2 |= text.starts_with(b"pri ");
+                self.is_plain &= !self.is_http2;
                 self.state = State::Headers;
             }
             _ if text.is_empty() => self.end_headers(),
@@ -195,6 +203,10 @@ mod tests {
                 assert_eq!(scanned(&input, part_bytes), output);
             }
         }
-        assert_eq!(RequestLines::default().scan(get("/").as_bytes()), None);
+        let mut lines = RequestLines::default();
+        assert_eq!(lines.scan(get("/").as_bytes()), None);
+        assert!(!lines.is_http2());
+        lines.scan(http2.as_bytes());
+        assert!(lines.is_http2());
     }
 }
