@@ -16,6 +16,7 @@ mod health;
 mod home;
 mod layers;
 pub mod notices;
+pub mod quick;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +25,6 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::get;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -43,6 +43,7 @@ use crate::scrape;
 use crate::storage::Storage;
 use crate::storage::options::StartTimestamps;
 use notices::Notices;
+use quick::Quick;
 use workers::Workers;
 
 /// The Prometheus whose behaviour we promise; what clients see as our version.
@@ -166,6 +167,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Threads for what clients ask.
     pub workers: Workers,
+    /// What need not wait for one of them.
+    pub quick: Arc<Quick>,
     /// Places for remote reads.
     pub reads: Arc<Semaphore>,
     /// What people should know about this server.
@@ -219,8 +222,7 @@ pub fn router(services: &Arc<Services>) -> Router {
         let alertmanager = alertmanager_v2::router(Arc::clone(alerting));
         routes = routes.nest("/alertmanager/api/v2", alertmanager);
     }
-    let gate = middleware::from_fn_with_state(Arc::clone(services), layers::gate);
-    let routes = layers::wrap(routes.layer(gate).merge(open_router(services)), services);
+    let routes = layers::wrap(routes, open_router(services), services);
     match services.options.route_prefix.as_str() {
         "" => routes.fallback(home::not_found),
         prefix => {
@@ -254,7 +256,7 @@ pub fn alertmanager_router(services: &Arc<Services>, alerting: &Arc<alerting::Ma
         .nest("/api/v2", alertmanager_v2::router(Arc::clone(alerting)))
         .merge(health::router(services))
         .fallback(home::not_found);
-    layers::wrap(routes, services)
+    layers::wrap(Router::new(), routes, services)
 }
 
 /// Labels as a JSON object.

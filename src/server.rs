@@ -194,9 +194,12 @@ pub fn run(options: Options) -> Result<(), RunError> {
     }
     let configuration =
         Configuration::load(&*ground.disk, &options).map_err(RunError::Configuration)?;
+    // With two of them one is there for everybody else while the other answers what is quick.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder
         .enable_all()
+        .worker_threads(threads)
         .thread_stack_size(STACK_BYTES)
         .build()
         .context("start the async runtime");

@@ -1,42 +1,57 @@
 //! What every request passes: request metrics, CORS, compression, the gate while starting.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use foldhash::HashMap;
+use futures_util::future::Either;
+use parking_lot::Mutex;
+use tower::{Layer, Service};
 
 use super::Services;
 use super::compress::compress;
 use super::respond::text;
 use crate::base::clock::Clock;
-use crate::base::metrics::{Registry, Vector};
+use crate::base::metrics::{Distribution, Number, Registry, Vector};
 use crate::model::matcher::AnchoredRegex;
 
 /// Upper bounds of request durations, in seconds; Prometheus' own.
 const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
 
-#[derive(Clone)]
 struct HttpMetrics {
-    clock: Arc<dyn Clock>,
     requests: Vector,
     durations: Vector,
     sizes: Vector,
+    /// By route: a vector makes texts of what it is asked for.
+    known: Mutex<HashMap<String, Handler>>,
+}
+
+/// The metrics of one route.
+#[derive(Clone)]
+struct Handler {
+    duration: Distribution,
+    size: Distribution,
+    codes: Vec<(StatusCode, Number)>,
 }
 
 impl HttpMetrics {
-    fn new(registry: &Registry, clock: Arc<dyn Clock>) -> Self {
+    fn new(registry: &Registry) -> Self {
         let requests = "prometheus_http_requests_total";
         let durations = "prometheus_http_request_duration_seconds";
         let sizes = "prometheus_http_response_size_bytes";
         let bounds = [100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
         let handler: &'static [&'static str] = &["handler"];
         Self {
-            clock,
             requests: registry.counters(
                 requests,
                 "Counter of HTTP requests.",
@@ -54,47 +69,109 @@ impl HttpMetrics {
                 &bounds,
                 handler,
             ),
+            known: Mutex::default(),
         }
     }
 
     fn observe(&self, handler: &str, response: &Response, took: Duration) {
-        self.requests.with(&[handler, response.status().as_str()]).inc();
-        self.durations.distribution(&[handler]).observe(took.as_secs_f64());
+        let mut known = self.known.lock();
+        if !known.contains_key(handler) {
+            let duration = self.durations.distribution(&[handler]);
+            let size = self.sizes.distribution(&[handler]);
+            known.insert(handler.to_owned(), Handler { duration, size, codes: Vec::new() });
+        }
+        let Some(own) = known.get_mut(handler) else { return };
+        let status = response.status();
+        if let Some((_, count)) = own.codes.iter().find(|(code, _)| *code == status) {
+            count.inc();
+        } else {
+            let count = self.requests.with(&[handler, status.as_str()]);
+            count.inc();
+            own.codes.push((status, count));
+        }
+        own.duration.observe(took.as_secs_f64());
         let size = axum::body::HttpBody::size_hint(response.body()).exact();
         if let Some(bytes) = size {
-            self.sizes.distribution(&[handler]).observe(bytes as f64);
+            own.size.observe(bytes as f64);
         }
     }
 }
 
-/// Puts the layers around all routes of one listener.
-pub(super) fn wrap(routes: Router, services: &Arc<Services>) -> Router {
-    let metrics = HttpMetrics::new(&services.metrics, Arc::clone(&services.clock));
-    routes
-        .layer(middleware::from_fn_with_state(metrics, measure))
-        .layer(middleware::from_fn_with_state(services.workers.clone(), compress))
-        .layer(middleware::from_fn_with_state(services.options.cors_origin.clone(), cors))
+/// Puts the layers around the routes of one listener: those that are answered when the server is
+/// ready, and those that are answered always.
+pub(super) fn wrap(gated: Router, open: Router, services: &Arc<Services>) -> Router {
+    let front = FrontLayer(Arc::new(Shared {
+        clock: Arc::clone(&services.clock),
+        metrics: HttpMetrics::new(&services.metrics),
+        origins: services.options.cors_origin.clone(),
+    }));
+    // Each call of `layer` costs every request some allocations.
+    let gate = GateLayer(Arc::clone(services));
+    let packing = middleware::from_fn_with_state(services.workers.clone(), compress);
+    gated.layer((packing.clone(), front.clone(), gate)).merge(open.layer((packing, front)))
 }
 
-async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
-    // The route, not the path: clients choose paths, and labels must be bounded.
-    let handler = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let begun = metrics.clock.monotonic();
-    let response = next.run(request).await;
-    let took = metrics.clock.monotonic().saturating_sub(begun);
-    metrics.observe(handler.as_deref().unwrap_or("unknown"), &response, took);
-    response
+struct Shared {
+    clock: Arc<dyn Clock>,
+    metrics: HttpMetrics,
+    /// Whom browsers may tell our answers.
+    origins: AnchoredRegex,
 }
 
-async fn cors(State(allowed): State<AnchoredRegex>, request: Request, next: Next) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = if request.method() == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        next.run(request).await
-    };
-    add_cors_headers(response.headers_mut(), origin, &allowed);
-    response
+/// Measures requests, and answers what browsers ask before they send one.
+#[derive(Clone)]
+struct FrontLayer(Arc<Shared>);
+
+#[derive(Clone)]
+struct Front<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Layer<S> for FrontLayer {
+    type Service = Front<S>;
+
+    fn layer(&self, inner: S) -> Front<S> {
+        Front { shared: Arc::clone(&self.0), inner }
+    }
+}
+
+impl<S> Service<Request> for Front<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, ctx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(ctx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let begun = shared.clock.monotonic();
+        // The route, not the path: clients choose paths, and labels must be bounded.
+        let handler = request.extensions().get::<MatchedPath>().cloned();
+        let is_asking = request.method() == Method::OPTIONS;
+        let answer = if is_asking { None } else { Some(self.inner.call(request)) };
+        Box::pin(async move {
+            let mut response = match answer {
+                None => StatusCode::NO_CONTENT.into_response(),
+                Some(answer) => {
+                    let response = answer.await?;
+                    let handler = handler.as_ref().map_or("unknown", MatchedPath::as_str);
+                    let took = shared.clock.monotonic().saturating_sub(begun);
+                    shared.metrics.observe(handler, &response, took);
+                    response
+                }
+            };
+            add_cors_headers(response.headers_mut(), origin, &shared.origins);
+            Ok(response)
+        })
+    }
 }
 
 fn add_cors_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>, allowed: &AnchoredRegex) {
@@ -112,17 +189,40 @@ fn add_cors_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>, allowe
 }
 
 /// Answers 503 until the server is ready.
-pub(super) async fn gate(
-    State(services): State<Arc<Services>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if services.control.ready.load(Ordering::Acquire) {
-        return next.run(request).await;
+#[derive(Clone)]
+struct GateLayer(Arc<Services>);
+
+#[derive(Clone)]
+struct Gate<S> {
+    services: Arc<Services>,
+    inner: S,
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { services: Arc::clone(&self.0), inner }
     }
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
-    response.headers_mut().insert("x-prometheus-stopping", HeaderValue::from_static("false"));
-    response
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for Gate<S> {
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, ctx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(ctx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if self.services.control.ready.load(Ordering::Acquire) {
+            return Either::Left(self.inner.call(request));
+        }
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+        response.headers_mut().insert("x-prometheus-stopping", HeaderValue::from_static("false"));
+        Either::Right(ready(Ok(response)))
+    }
 }
 
 #[cfg(test)]

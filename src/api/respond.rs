@@ -90,7 +90,9 @@ impl From<QueryError> for ApiError {
             QueryError::Parse(_) => return Self::parameter("query", err),
             QueryError::Execution(_) => ErrorType::Execution,
             // Both are 503: try again later.
-            QueryError::Timeout(_) | QueryError::Busy(_) => ErrorType::Timeout,
+            QueryError::Timeout(_) | QueryError::Busy(_) | QueryError::Hurried => {
+                ErrorType::Timeout
+            }
             QueryError::Canceled(_) => ErrorType::Canceled,
             QueryError::Storage(_) => ErrorType::Internal,
         };
@@ -122,27 +124,31 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// How a successful answer begins.
+const BEGIN: &[u8] = b"{\"status\":\"success\",\"data\":";
+
 /// A successful answer. Answers may be large: the text is put together by whoever makes one, not
 /// by the thread that sends it.
 #[derive(Debug)]
 pub struct Success {
     /// The whole text but for the last brace.
-    text: String,
+    body: Vec<u8>,
 }
 
 impl Success {
     /// With `data` as JSON.
     pub fn of(data: &impl Serialize) -> Self {
-        Self::written(|text| {
-            text.push_str(&serde_json::to_string(data).expect("answers have string keys only"));
+        Self::written(1024, |body| {
+            serde_json::to_writer(body, data).expect("answers have string keys only");
         })
     }
 
-    /// With `data` that `write` appends as JSON.
-    pub fn written(write: impl FnOnce(&mut String)) -> Self {
-        let mut text = "{\"status\":\"success\",\"data\":".to_owned();
-        write(&mut text);
-        Self { text }
+    /// With data that `write` appends as JSON, about so many bytes.
+    pub fn written(bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut body = Vec::with_capacity(BEGIN.len() + bytes + 64);
+        body.extend_from_slice(BEGIN);
+        write(&mut body);
+        Self { body }
     }
 
     /// Adds notes on the answer; surplus ones are counted only.
@@ -150,7 +156,8 @@ impl Success {
         for (name, texts) in [("warnings", cap(warnings, "warning")), ("infos", cap(infos, "info"))]
         {
             if !texts.is_empty() {
-                self.text.push_str(&format!(",\"{name}\":{}", json!(texts)));
+                let notes = format!(",\"{name}\":{}", json!(texts));
+                self.body.extend_from_slice(notes.as_bytes());
             }
         }
         self
@@ -168,8 +175,8 @@ fn cap(mut texts: Vec<String>, kind: &str) -> Vec<String> {
 
 impl IntoResponse for Success {
     fn into_response(mut self) -> Response {
-        self.text.push('}');
-        (json_headers(), self.text).into_response()
+        self.body.push(b'}');
+        (json_headers(), self.body).into_response()
     }
 }
 
@@ -198,7 +205,7 @@ mod tests {
         };
         let plain = Success::of(&[1, 2]).into_response();
         assert_eq!(text(plain).await, r#"{"status":"success","data":[1,2]}"#);
-        let noted = Success::written(|text| text.push_str("{}"))
+        let noted = Success::written(2, |body| body.extend_from_slice(b"{}"))
             .with_annotations(vec!["a \"b\"".to_owned()], vec!["c".to_owned()]);
         assert_eq!(
             text(noted.into_response()).await,

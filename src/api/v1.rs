@@ -26,7 +26,7 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 
 use super::Services;
-use super::blocking::{answering, blocking};
+use super::blocking::{answering, answering_soon, blocking};
 use super::respond::{ApiError, ErrorType, text};
 
 /// Routes under `/api/v1`.

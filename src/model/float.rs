@@ -65,8 +65,25 @@ pub fn format_json(value: f64) -> String {
     out
 }
 
-/// The same, appended to a text.
-pub fn push_json(value: f64, out: &mut String) {
+/// The same, handed to `take`.
+pub fn with_json<T>(value: f64, take: impl FnOnce(&str) -> T) -> T {
+    if value.to_bits() == 0 {
+        return take("0");
+    }
+    let magnitude = value.abs();
+    if (1.0..1e15).contains(&magnitude) && value as i64 as f64 == value {
+        return take(itoa::Buffer::new().format(value as i64));
+    }
+    // Those that are not whole are printed without exponent here.
+    if (1e-5..1e15).contains(&magnitude) {
+        return take(zmij::Buffer::new().format_finite(value));
+    }
+    let mut text = String::new();
+    push_json(value, &mut text);
+    take(&text)
+}
+
+fn push_json(value: f64, out: &mut String) {
     let magnitude = value.abs();
     if !value.is_finite() || magnitude == 0.0 || (1e-6..1e21).contains(&magnitude) {
         push_plain(value, out);
@@ -142,13 +159,15 @@ mod tests {
             any in prop::num::f64::ANY,
             mantissa in -9_999_999_999_999_999_i64..10_000_000_000_000_000,
             exponent in -24..8,
+            whole in -9_999_999..9_999_999_i64,
         ) {
             let near = format!("{mantissa}e{exponent}").parse().unwrap_or(0.0);
-            for value in [any, near, near.trunc(), near.next_up(), near.next_down()] {
+            for value in [any, near, near.trunc(), near.next_up(), near.next_down(), whole as f64] {
                 if value.is_finite() {
                     let (json, plain) = (format_json(value), format_plain(value));
                     prop_assert_eq!(json.parse::<f64>().unwrap().to_bits(), value.to_bits());
                     prop_assert_eq!(plain.parse::<f64>().unwrap().to_bits(), value.to_bits());
+                    prop_assert!(with_json(value, |text| text == json), "{}", json);
                     prop_assert_eq!(plain.len(), format!("{value}").len());
                     let plainly = (1e-6..1e21).contains(&value.abs()) || value == 0.0;
                     prop_assert_eq!(plainly, plain == json, "{}", json);

@@ -94,6 +94,8 @@ pub struct Query<'a> {
     pub per_step: bool,
     /// Who asks.
     pub origin: Origin<'a>,
+    /// How long the caller may be held, waiting included: else [`QueryError::Hurried`].
+    pub patience: Option<Duration>,
 }
 
 impl<'a> Query<'a> {
@@ -106,6 +108,7 @@ impl<'a> Query<'a> {
             cancel: CancelFlag::new(),
             per_step: false,
             origin: Origin::Unknown,
+            patience: None,
         }
     }
 }
@@ -200,6 +203,9 @@ pub enum QueryError {
     /// So many queries wait already (API: `unavailable`).
     #[error("too many queries are waiting: {0}")]
     Busy(usize),
+    /// It takes longer than the caller's patience lasts; nothing is wrong with it.
+    #[error("query takes longer than it may here")]
+    Hurried,
     /// The store could not read (API: `internal`).
     #[error("{0}")]
     Storage(#[from] select::QueryError),
@@ -326,13 +332,21 @@ impl Engine {
         source: Source<'_>,
         span: TimeSpan,
     ) -> Result<QueryOutput, QueryError> {
+        // Its log blocks on a file.
+        if query.patience.is_some() && self.log.as_ref().is_some_and(|log| log.is_on()) {
+            return Err(QueryError::Hurried);
+        }
         self.metrics.queries.add(1.0);
         let output = self.run_counted(query, source, span);
         self.metrics.queries.add(-1.0);
-        if let Ok(output) = &output {
-            self.metrics.observe(&output.stats);
+        match output {
+            Err(QueryError::Timeout(_)) if query.patience.is_some() => Err(QueryError::Hurried),
+            Ok(output) => {
+                self.metrics.observe(&output.stats);
+                Ok(output)
+            }
+            err => err,
         }
-        output
     }
 
     fn run_counted(
@@ -342,13 +356,15 @@ impl Engine {
         span: TimeSpan,
     ) -> Result<QueryOutput, QueryError> {
         let started = self.clock.monotonic();
-        let timeout =
-            query.timeout.map_or(self.options.timeout, |own| own.min(self.options.timeout));
-        let deadline = started.saturating_add(timeout);
+        let timeouts = [query.timeout, query.patience].into_iter().flatten();
+        let deadline = started.saturating_add(timeouts.fold(self.options.timeout, Duration::min));
         let since = (self.clock.now_ms(), started);
         let registered = self.active.register(query.text, since, &query.cancel);
         let full = || QueryError::Busy(gate::WAITING_MAX);
-        let _place = self.gate.enter(|| self.may_wait(&query.cancel, deadline), full)?;
+        let _place = match query.patience {
+            Some(_) => self.gate.enter_at_once().ok_or(QueryError::Hurried)?,
+            None => self.gate.enter(|| self.may_wait(&query.cancel, deadline), full)?,
+        };
         registered.set_running();
         let queued = self.clock.monotonic();
         let expr = match source {
@@ -426,5 +442,94 @@ impl Engine {
             return Err(QueryError::Timeout(place()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::SimClock;
+    use crate::model::matcher::Matcher;
+    use crate::model::metadata::Metadata;
+    use crate::model::sample::TimeRange;
+    use crate::storage::select::{SelectHints, Selection};
+
+    /// A store without series that takes its time.
+    struct Slow(Arc<SimClock>, i64);
+
+    impl Select for Slow {
+        fn select(
+            &self,
+            _: &[Matcher],
+            _: TimeRange,
+            _: &SelectHints,
+        ) -> Result<Selection, select::QueryError> {
+            self.0.advance_ms(self.1);
+            Ok(Selection::empty())
+        }
+
+        fn label_names(
+            &self,
+            _: &[Vec<Matcher>],
+            _: TimeRange,
+        ) -> Result<Vec<String>, select::QueryError> {
+            Ok(Vec::new())
+        }
+
+        fn label_values(
+            &self,
+            _: &str,
+            _: &[Vec<Matcher>],
+            _: TimeRange,
+        ) -> Result<Vec<String>, select::QueryError> {
+            Ok(Vec::new())
+        }
+
+        fn metadata(&self, _: Option<&str>) -> Vec<(String, Metadata)> {
+            Vec::new()
+        }
+    }
+
+    fn engine(select_ms: i64) -> (Engine, Arc<QueryLog>) {
+        let options = EngineOptions {
+            lookback_delta_ms: 300_000,
+            max_samples: 1000,
+            max_bytes: 1 << 20,
+            timeout: Duration::from_mins(2),
+            max_concurrency: 1,
+            helper_threads: 0,
+            default_subquery_step_ms: Arc::new(AtomicI64::new(60_000)),
+            parser: ParserOptions::ALL,
+            delayed_name_removal: false,
+            type_and_unit_labels: false,
+            use_start_timestamps: false,
+        };
+        let (clock, registry) = (Arc::new(SimClock::new(0)), Registry::new());
+        let select = Arc::new(Slow(clock.clone(), select_ms));
+        let log = Arc::new(QueryLog::new(&registry));
+        (Engine::new(select, clock, &registry, options).with_log(log.clone()), log)
+    }
+
+    #[test]
+    fn a_hurried_query_waits_for_nothing() {
+        let query = Query::new("up + 1");
+        let brief = Query { patience: Some(Duration::from_millis(2)), ..query.clone() };
+        let hurried = |engine: &Engine| {
+            matches!(engine.instant(&brief, 0), Err(QueryError::Hurried))
+                && engine.instant(&query, 0).is_ok()
+        };
+        let (quick, log) = engine(1);
+        let value = |query| quick.instant(query, 0).unwrap().value;
+        assert_eq!(value(&brief), value(&query));
+        log.set(Some(Box::new(std::io::sink())));
+        assert!(hurried(&quick), "the log is written to a file");
+        log.set(None);
+        let place = quick.gate.enter_at_once();
+        assert!(matches!(quick.instant(&brief, 0), Err(QueryError::Hurried)), "no place is free");
+        drop(place);
+        assert!(hurried(&engine(2).0), "the time was over");
+        brief.cancel.cancel();
+        assert!(matches!(quick.instant(&brief, 0), Err(QueryError::Canceled(_))));
+        assert!(quick.active_queries().is_empty());
     }
 }

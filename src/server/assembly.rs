@@ -16,6 +16,7 @@ use super::sinks::{Preparation, Sinks};
 use super::{Ground, Options, process_metrics};
 use crate::alerting;
 use crate::api::notices::{Notices, RELOAD_FAILED};
+use crate::api::quick::Quick;
 use crate::api::workers::Workers;
 use crate::api::{self, COMPATIBLE_VERSION, Control, Loaded, ReloadAnswer, Services};
 use crate::base::log_file::LogFile;
@@ -270,6 +271,7 @@ impl Assembly {
         let scrape = scrape::Manager::new(store.clone(), clock.clone(), &registry, scrape_options);
         let discovery = |name| Arc::new(discovery::Manager::new(name, clock.clone(), &registry));
         let (scrape_discovery, alertmanager_discovery) = (discovery("scrape"), discovery("notify"));
+        let quick = Arc::new(Quick::of_runtime(clock.clone()));
         let services = Arc::new(Services {
             engine: engine(),
             store: store.clone(),
@@ -282,6 +284,7 @@ impl Assembly {
             metrics: registry,
             clock,
             workers: Workers::default(),
+            quick,
             reads: options.read_limits.gate(),
             notices: Notices::default(),
             control: Control { ready: AtomicBool::new(false), reload, quit: Notify::new() },

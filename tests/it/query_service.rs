@@ -45,12 +45,15 @@ fn active_queries_are_listed_and_ended() {
     let server = Server::start(folder.path(), "global: {}\n", &["--query.max-concurrency=1"]);
     let port = server.port;
     assert_eq!(active(port), Vec::<Value>::new());
+    // What was quick before waits like all others.
+    let waits = "/api/v1/query?query=waits&time=10";
+    (0..3).for_each(|_| assert_eq!(get(port, waits).status, 200));
     let mut first = ask(port, &endless_path());
     let running = wait_for_state(port, "running");
     assert_eq!(running["query"], ENDLESS);
     assert!(running["elapsedSeconds"].is_number() && running["startTime"].is_string());
     // Another one waits, and is ended while it does.
-    let mut second = ask(port, "/api/v1/query?query=waits");
+    let mut second = ask(port, waits);
     let waiting = wait_for_state(port, "waiting");
     assert_eq!((&waiting["query"], active(port).len()), (&json!("waits"), 2));
     for (stream, query, place) in
@@ -68,6 +71,44 @@ fn active_queries_are_listed_and_ended() {
     let gone = delete(port, &running["id"]);
     assert_eq!((gone.status, &gone.json()["errorType"]), (404, &json!("not_found")));
     assert_eq!(delete(port, &json!("x")).status, 400);
+}
+
+#[test]
+fn answers_are_the_same_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--web.enable-remote-write-receiver"];
+    let server = Server::start(folder.path(), "global: {}\n", &flags);
+    let at_ms = now_ms();
+    let series = [1_u8, 2].map(|number| SeriesToWrite {
+        labels: vec![
+            ("__name__", "up".to_owned()),
+            ("job", "a\"b".to_owned()),
+            ("n", number.to_string()),
+        ],
+        samples: vec![(at_ms, f64::from(number) / 3.0)],
+    });
+    assert_eq!(remote_write(server.port, &series).unwrap().status, 204);
+    let time = at_ms / 1000 + 1;
+    let (range, query) = (format!("start={}&end={time}", time - 60), encoded("up / 7"));
+    for path in [
+        format!("query?query={query}&time={time}"),
+        format!("query_range?query={query}&{range}&step=15"),
+        format!("query?query=up%2B&time={time}"),
+        format!("query?query={query}&time={time}&limit=1"),
+        format!("labels?{range}"),
+        format!("labels?{range}&match[]=up{{n=~\"1|x\"}}"),
+        format!("label/n/values?{range}"),
+        format!("series?{range}&match[]=up"),
+        format!("series?{range}&match[]=up{{"),
+    ] {
+        let ask = || get(server.port, &format!("/api/v1/{path}"));
+        let first = ask();
+        // Most of them are answered without a change of threads.
+        for _ in 0..5 {
+            let again = ask();
+            assert_eq!((again.status, again.body), (first.status, first.body.clone()), "{path}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Query results as Prometheus' JSON, written straight from the result.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use crate::base::turns;
 use crate::model::exemplar::Exemplar;
@@ -10,125 +10,156 @@ use crate::model::labels::Labels;
 use crate::promql::engine::Value;
 
 /// The `data` of an answer: result type and result, and `stats` (JSON) when it was asked for.
-pub fn push_query_data(out: &mut String, value: &Value, stats: Option<&str>) {
-    out.push_str("{\"resultType\":\"");
-    out.push_str(match value {
+pub fn push_query_data(out: &mut Vec<u8>, value: &Value, stats: Option<&str>) {
+    push(out, "{\"resultType\":\"");
+    let kind = match value {
         Value::Scalar { .. } => "scalar",
         Value::String { .. } => "string",
         Value::Vector(_) => "vector",
         Value::Matrix(_) => "matrix",
-    });
-    out.push_str("\",\"result\":");
+    };
+    push(out, kind);
+    push(out, "\",\"result\":");
     match value {
         Value::Scalar { timestamp_ms, value } => push_point(out, *timestamp_ms, *value),
         Value::String { timestamp_ms, value } => {
-            out.push('[');
+            out.push(b'[');
             push_seconds(out, *timestamp_ms);
-            out.push(',');
+            out.push(b',');
             push_text(out, value);
-            out.push(']');
+            out.push(b']');
         }
         Value::Vector(samples) => push_list(out, samples, |out, sample| {
-            out.push_str("{\"metric\":");
+            push(out, "{\"metric\":");
             push_labels(out, &sample.labels);
             match &sample.histogram {
                 None => {
-                    out.push_str(",\"value\":");
+                    push(out, ",\"value\":");
                     push_point(out, sample.timestamp_ms, sample.value);
                 }
                 Some(histogram) => {
-                    out.push_str(",\"histogram\":");
+                    push(out, ",\"histogram\":");
                     push_histogram_point(out, sample.timestamp_ms, histogram);
                 }
             }
-            out.push('}');
+            out.push(b'}');
         }),
         Value::Matrix(series) => push_list(out, series, |out, series| {
             turns::pass();
-            out.push_str("{\"metric\":");
+            push(out, "{\"metric\":");
             push_labels(out, &series.labels);
             if !series.points.is_empty() {
-                out.push_str(",\"values\":");
-                push_list(out, &series.points, |out, point| push_point(out, point.0, point.1));
+                push(out, ",\"values\":");
+                push_points(out, &series.points);
             }
             if !series.histograms.is_empty() {
-                out.push_str(",\"histograms\":");
+                push(out, ",\"histograms\":");
                 push_list(out, &series.histograms, |out, (timestamp_ms, histogram)| {
                     push_histogram_point(out, *timestamp_ms, histogram);
                 });
             }
-            out.push('}');
+            out.push(b'}');
         }),
     }
     if let Some(stats) = stats {
-        out.push_str(",\"stats\":");
-        out.push_str(stats);
+        push(out, ",\"stats\":");
+        push(out, stats);
     }
-    out.push('}');
+    out.push(b'}');
+}
+
+/// About how many bytes [`push_query_data`] appends.
+pub fn query_data_bytes(value: &Value) -> usize {
+    const POINT_BYTES: usize = 36;
+    let (count, points, labels) = match value {
+        Value::Scalar { .. } => (1, 1, 0),
+        Value::String { value, .. } => (1, value.len() / POINT_BYTES, 0),
+        Value::Vector(all) => {
+            (all.len(), all.len(), labels_bytes(all.first().map(|own| &own.labels)))
+        }
+        Value::Matrix(all) => {
+            let points = all.iter().map(|own| own.points.len()).sum();
+            (all.len(), points, labels_bytes(all.first().map(|own| &own.labels)))
+        }
+    };
+    64 + count * (32 + labels) + points * POINT_BYTES
 }
 
 /// Series with their exemplars.
-pub fn push_exemplars(out: &mut String, found: &[(Labels, Vec<Exemplar>)]) {
+pub fn push_exemplars(out: &mut Vec<u8>, found: &[(Labels, Vec<Exemplar>)]) {
     push_list(out, found, |out, (labels, exemplars)| {
-        out.push_str("{\"seriesLabels\":");
+        push(out, "{\"seriesLabels\":");
         push_labels(out, labels);
-        out.push_str(",\"exemplars\":");
+        push(out, ",\"exemplars\":");
         push_list(out, exemplars, |out, own| {
-            out.push_str("{\"labels\":");
+            push(out, "{\"labels\":");
             push_labels(out, &own.labels);
             let value = float::format_json(own.value);
             let _ = write!(out, ",\"value\":\"{value}\",\"timestamp\":");
             push_seconds(out, own.timestamp_ms);
-            out.push('}');
+            out.push(b'}');
         });
-        out.push('}');
+        out.push(b'}');
     });
 }
 
-/// A list, item by item.
-pub fn push_list<T>(out: &mut String, items: &[T], mut push: impl FnMut(&mut String, &T)) {
-    out.push('[');
-    for (index, item) in items.iter().enumerate() {
+fn push(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A list of what `each` appends for one item.
+pub fn push_list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    mut each: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (index, item) in items.into_iter().enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(b',');
         }
-        push(out, item);
+        each(out, item);
     }
-    out.push(']');
+    out.push(b']');
+}
+
+/// About how many bytes [`push_labels`] appends for such a label set.
+pub fn labels_bytes(labels: Option<&Labels>) -> usize {
+    labels.map_or(0, |labels| labels.heap_bytes() * 3 / 2)
 }
 
 /// A label set as an object.
-pub fn push_labels(out: &mut String, labels: &Labels) {
-    out.push('{');
+pub fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
     for (index, (name, value)) in labels.iter().enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(b',');
         }
         push_text(out, name);
-        out.push(':');
+        out.push(b':');
         push_text(out, value);
     }
-    out.push('}');
+    out.push(b'}');
 }
 
-fn push_histogram_point(out: &mut String, timestamp_ms: i64, histogram: &Histogram) {
-    out.push('[');
+fn push_histogram_point(out: &mut Vec<u8>, timestamp_ms: i64, histogram: &Histogram) {
+    out.push(b'[');
     push_seconds(out, timestamp_ms);
-    out.push(',');
+    out.push(b',');
     push_histogram(out, histogram);
-    out.push(']');
+    out.push(b']');
 }
 
 /// Count, sum and the buckets that are not empty: how their borders belong to them (0: only the
 /// upper one, 1: only the lower one, 2: none, 3: both), the borders, and the count.
-fn push_histogram(out: &mut String, histogram: &Histogram) {
+fn push_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
     let number = |value: f64| format!("\"{}\"", float::format_json(value));
     let (count, sum) = (number(histogram.count), number(histogram.sum));
     let _ = write!(out, "{{\"count\":{count},\"sum\":{sum}");
     let mut buckets = histogram.buckets(true);
     buckets.retain(|bucket| bucket.count != 0.0);
     if !buckets.is_empty() {
-        out.push_str(",\"buckets\":");
+        push(out, ",\"buckets\":");
         push_list(out, &buckets, |out, bucket| {
             let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
                 (false, true) => 0,
@@ -140,41 +171,98 @@ fn push_histogram(out: &mut String, histogram: &Histogram) {
             let _ = write!(out, "[{rule},{lower},{upper},{count}]");
         });
     }
-    out.push('}');
+    out.push(b'}');
 }
 
-fn push_point(out: &mut String, timestamp_ms: i64, value: f64) {
-    out.push('[');
-    push_seconds(out, timestamp_ms);
-    out.push_str(",\"");
-    float::push_json(value, out);
-    out.push_str("\"]");
+fn push_points(out: &mut Vec<u8>, points: &[(i64, f64)]) {
+    let mut begin = PointBegin::default();
+    push_list(out, points, |out, (timestamp_ms, value)| {
+        out.extend_from_slice(begin.of(*timestamp_ms));
+        push_value(out, *value);
+    });
+}
+
+fn push_point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+    out.extend_from_slice(PointBegin::default().of(timestamp_ms));
+    push_value(out, value);
+}
+
+/// The rest of a point.
+fn push_value(out: &mut Vec<u8>, value: f64) {
+    float::with_json(value, |text| push(out, text));
+    push(out, "\"]");
+}
+
+/// How a point begins, up to its value: `[1435781430,"`. Mostly only the last four digits differ
+/// from the point before.
+#[derive(Default)]
+struct PointBegin {
+    text: Vec<u8>,
+    /// Seconds without their last four digits, while the text has whole seconds; 0: it has not.
+    high: u64,
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut at = 0;
+    while at < 100 {
+        pairs[at] = [b'0' + (at / 10) as u8, b'0' + (at % 10) as u8];
+        at += 1;
+    }
+    pairs
+};
+
+impl PointBegin {
+    fn of(&mut self, timestamp_ms: i64) -> &[u8] {
+        let magnitude = timestamp_ms.unsigned_abs();
+        let (seconds, is_whole) = (magnitude / 1000, magnitude.is_multiple_of(1000));
+        let (high, low) = (seconds / 10_000, (seconds % 10_000) as usize);
+        if 0 <= timestamp_ms
+            && is_whole
+            && 0 < high
+            && high == self.high
+            && let Some((_, [a, b, c, d, _, _])) = self.text.split_last_chunk_mut()
+        {
+            [*a, *b] = PAIRS[low / 100];
+            [*c, *d] = PAIRS[low % 100];
+        } else {
+            self.text.clear();
+            self.text.push(b'[');
+            push_seconds(&mut self.text, timestamp_ms);
+            push(&mut self.text, ",\"");
+            self.high = if 0 <= timestamp_ms && is_whole { high } else { 0 };
+        }
+        &self.text
+    }
 }
 
 /// Decimal seconds with as many of three decimals as needed.
-fn push_seconds(out: &mut String, timestamp_ms: i64) {
+fn push_seconds(out: &mut Vec<u8>, timestamp_ms: i64) {
     if timestamp_ms < 0 {
-        out.push('-');
+        out.push(b'-');
     }
     let magnitude = timestamp_ms.unsigned_abs();
-    out.push_str(itoa::Buffer::new().format(magnitude / 1000));
+    push(out, itoa::Buffer::new().format(magnitude / 1000));
     let fraction = magnitude % 1000;
     if fraction != 0 {
         let digits = format!(".{fraction:03}");
-        out.push_str(digits.trim_end_matches('0'));
+        push(out, digits.trim_end_matches('0'));
     }
 }
 
-fn push_text(out: &mut String, text: &str) {
-    out.push('"');
-    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if plain {
-        out.push_str(text);
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    // Without a branch, so that many bytes are looked at together.
+    let special =
+        |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    if text.bytes().fold(0, |found, byte| found | special(byte)) == 0 {
+        push(out, text);
     } else {
         let quoted = serde_json::to_string(text).expect("a text serializes");
-        out.push_str(&quoted[1..quoted.len() - 1]);
+        push(out, &quoted[1..quoted.len() - 1]);
     }
-    out.push('"');
+    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -186,9 +274,40 @@ mod tests {
     use crate::promql::engine::{Series, VectorSample};
 
     fn query_data(value: &Value, stats: Option<&str>) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         push_query_data(&mut out, value, stats);
-        out
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn neighbouring_moments_are_written_like_single_ones() {
+        let moments_ms = [
+            -10_000_000,
+            0,
+            9_999_000,
+            10_000_000,
+            10_001_000,
+            10_002_500,
+            10_003_000,
+            19_999_000,
+            20_000_000,
+            20_000_120,
+            20_000_003,
+            -20_001_000,
+            20_002_000,
+            20_010_000,
+            1_795_297_014_000,
+            1_795_300_007_000,
+            i64::MAX,
+        ];
+        let mut begin = PointBegin::default();
+        for ms in moments_ms {
+            let number = ms as f64 / 1000.0;
+            let text = String::from_utf8(begin.of(ms).to_vec()).unwrap();
+            let seconds = text.strip_prefix('[').and_then(|text| text.strip_suffix(",\""));
+            assert_eq!(seconds.unwrap().parse(), Ok(number), "{text}");
+            assert_eq!(PointBegin::default().of(ms), text.as_bytes(), "alone");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::Services;
 use super::super::params::{Params, unescape_label_name};
 use super::super::respond::{ApiError, ApiResult, Success};
-use super::{answering, json};
+use super::{answering_soon, json};
 use crate::model::labels::{Labels, quote};
 use crate::storage::select::{Select, SelectHints};
 
@@ -27,7 +27,8 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
     if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
-    answering(&Arc::clone(&services), move |thread| {
+    let key = services.quick.key("series", &params, range);
+    answering_soon(&Arc::clone(&services), key, move |thread, _| {
         let sets = params.matchers(thread, &services.options.parser)?;
         // One more than asked for tells whether anything was cut.
         let series_count_max = if limit == 0 { 0 } else { limit + 1 };
@@ -44,8 +45,10 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
             found.dedup();
         }
         let warnings = limited(&mut found, limit);
-        let answer = Success::written(|text| json::push_list(text, &found, json::push_labels));
-        Ok(answer.with_annotations(warnings, Vec::new()))
+        let answer = Success::written(json::labels_bytes(found.first()) * found.len(), |body| {
+            json::push_list(body, &found, json::push_labels);
+        });
+        Ok(Some(answer.with_annotations(warnings, Vec::new())))
     })
     .await
 }
@@ -55,11 +58,12 @@ pub(super) async fn label_names(
     params: Params,
 ) -> ApiResult {
     let (range, limit) = (params.range()?, params.limit()?);
-    answering(&Arc::clone(&services), move |thread| {
+    let key = services.quick.key("labels", &params, range);
+    answering_soon(&Arc::clone(&services), key, move |thread, _| {
         let sets = params.matchers(thread, &services.options.parser)?;
         let mut names = services.store.label_names(&sets, range)?;
         let warnings = limited(&mut names, limit);
-        Ok(Success::of(&names).with_annotations(warnings, Vec::new()))
+        Ok(Some(Success::of(&names).with_annotations(warnings, Vec::new())))
     })
     .await
 }
@@ -74,11 +78,13 @@ pub(super) async fn label_values(
         return Err(ApiError::bad_data(format!("invalid label name: {}", quote(&name))));
     }
     let (range, limit) = (params.range()?, params.limit()?);
-    answering(&Arc::clone(&services), move |thread| {
+    let path = format!("label/{name}");
+    let key = services.quick.key(&path, &params, range);
+    answering_soon(&Arc::clone(&services), key, move |thread, _| {
         let sets = params.matchers(thread, &services.options.parser)?;
         let mut values = services.store.label_values(&name, &sets, range)?;
         let warnings = limited(&mut values, limit);
-        Ok(Success::of(&values).with_annotations(warnings, Vec::new()))
+        Ok(Some(Success::of(&values).with_annotations(warnings, Vec::new())))
     })
     .await
 }

@@ -1,22 +1,26 @@
 //! `/query`, `/query_range` and what belongs to them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::super::blocking::Blocking;
 use super::super::params::{Params, parse_duration_seconds};
+use super::super::quick::Key;
 use super::super::respond::{ApiError, ApiResult, ErrorType, Success};
 use super::super::{Peer, Services};
-use super::{answering, json, tree};
+use super::{answering, answering_soon, json, tree};
 use crate::model::labels::quote;
 use crate::model::matcher::written::WrittenMatcher;
+use crate::model::sample::TimeRange;
 use crate::promql::ast::ExprKind;
-use crate::promql::engine::{CancelFlag, Origin, Query, QueryOutput, Value};
+use crate::promql::engine::{CancelFlag, Origin, Query, QueryError, QueryOutput, Value};
 use crate::promql::parser::ParseErrors;
 use crate::promql::print::pretty::pretty;
 
@@ -36,10 +40,10 @@ impl Drop for CancelOnDrop {
 
 /// Who asks, for the query log.
 pub(super) struct Client {
-    ip: String,
+    ip: Option<IpAddr>,
     method: Method,
-    /// Below `/api/v1`.
-    path: String,
+    /// Its path is below `/api/v1`.
+    uri: Uri,
 }
 
 impl<S: Sync> FromRequestParts<S> for Client {
@@ -48,9 +52,9 @@ impl<S: Sync> FromRequestParts<S> for Client {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let peer = parts.extensions.get::<ConnectInfo<Peer>>();
         Ok(Self {
-            ip: peer.map_or_else(String::new, |peer| peer.0.0.ip().to_canonical().to_string()),
+            ip: peer.map(|peer| peer.0.0.ip().to_canonical()),
             method: parts.method.clone(),
-            path: parts.uri.path().to_owned(),
+            uri: parts.uri.clone(),
         })
     }
 }
@@ -104,42 +108,81 @@ impl Request {
         .await
     }
 
-    /// Runs on a blocking thread; ends when the handler is dropped.
-    async fn run(
-        self,
-        services: Arc<Services>,
-        evaluate: impl FnOnce(&Services, &Query<'_>) -> Result<QueryOutput, ApiError> + Send + 'static,
-    ) -> ApiResult {
+    /// Ends when the handler is dropped.
+    async fn run(self, services: Arc<Services>, key: Option<Key>, moments: Moments) -> ApiResult {
         let cancel = CancelFlag::new();
         let _guard = CancelOnDrop(cancel.clone());
-        let path = format!("{}/api/v1{}", services.options.route_prefix, self.client.path);
-        answering(&Arc::clone(&services), move |thread| {
-            let (text, timeout) = (self.text.as_str(), self.timeout);
-            if timeout.is_some_and(|timeout| timeout.is_zero()) {
-                // Nothing can be evaluated in no time, but wrong syntax is told all the same.
-                thread.parse(text, &services.options.parser).map_err(refused)?;
-                return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
-            }
-            let origin = Origin::Http {
-                client_ip: &self.client.ip,
-                method: self.client.method.as_str(),
-                path: &path,
-            };
-            let lookback_delta_ms = self.lookback_delta_ms;
-            let per_step = self.stats == "all" && services.options.per_step_stats;
-            let query = Query { text, lookback_delta_ms, timeout, cancel, per_step, origin };
-            let mut output = evaluate(&services, &query)?;
-            if truncate(&mut output.value, self.limit) {
-                output.warnings.push("results truncated due to limit".to_owned());
-            }
-            output.warnings.extend(stats_warning(&self.stats));
-            let stats = (!self.stats.is_empty()).then(|| output.stats.to_json().to_string());
-            let answer = Success::written(|text| {
-                json::push_query_data(text, &output.value, stats.as_deref());
-            });
-            Ok(answer.with_annotations(output.warnings, output.infos))
+        answering_soon(&Arc::clone(&services), key, move |thread, patience| {
+            self.answer(&services, thread, moments, (&cancel, patience))
         })
         .await
+    }
+
+    fn answer(
+        &self,
+        services: &Services,
+        thread: &Blocking,
+        moments: Moments,
+        (cancel, patience): (&CancelFlag, Option<Duration>),
+    ) -> Result<Option<Success>, ApiError> {
+        let (text, timeout) = (self.text.as_str(), self.timeout);
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            // Nothing can be evaluated in no time, but wrong syntax is told all the same.
+            thread.parse(text, &services.options.parser).map_err(refused)?;
+            return Err(ApiError::new(ErrorType::Timeout, TIMED_OUT));
+        }
+        let path = format!("{}/api/v1{}", services.options.route_prefix, self.client.uri.path());
+        let query = Query {
+            text,
+            lookback_delta_ms: self.lookback_delta_ms,
+            timeout,
+            cancel: cancel.clone(),
+            per_step: self.stats == "all" && services.options.per_step_stats,
+            origin: Origin::Http {
+                client_ip: self.client.ip,
+                method: self.client.method.as_str(),
+                path: &path,
+            },
+            patience,
+        };
+        let mut output = match moments.evaluate(services, &query) {
+            Err(QueryError::Hurried) => return Ok(None),
+            output => output?,
+        };
+        if truncate(&mut output.value, self.limit) {
+            output.warnings.push("results truncated due to limit".to_owned());
+        }
+        output.warnings.extend(stats_warning(&self.stats));
+        let stats = (!self.stats.is_empty()).then(|| output.stats.to_json().to_string());
+        let answer = Success::written(json::query_data_bytes(&output.value), |body| {
+            json::push_query_data(body, &output.value, stats.as_deref());
+        });
+        Ok(Some(answer.with_annotations(output.warnings, output.infos)))
+    }
+}
+
+/// When a query is evaluated.
+#[derive(Clone, Copy)]
+enum Moments {
+    One { at_ms: i64 },
+    Many { start_ms: i64, end_ms: i64, step_ms: i64 },
+}
+
+impl Moments {
+    fn range(self) -> TimeRange {
+        match self {
+            Self::One { at_ms } => TimeRange { min_ms: at_ms, max_ms: at_ms },
+            Self::Many { start_ms, end_ms, .. } => TimeRange { min_ms: start_ms, max_ms: end_ms },
+        }
+    }
+
+    fn evaluate(self, services: &Services, query: &Query<'_>) -> Result<QueryOutput, QueryError> {
+        match self {
+            Self::One { at_ms } => services.engine.instant(query, at_ms),
+            Self::Many { start_ms, end_ms, step_ms } => {
+                services.engine.range(query, start_ms, end_ms, step_ms)
+            }
+        }
     }
 }
 
@@ -187,7 +230,9 @@ pub(super) async fn instant(
     if request.explain {
         return request.explain(services, at_ms, at_ms, 0).await;
     }
-    request.run(services, move |services, query| Ok(services.engine.instant(query, at_ms)?)).await
+    let moments = Moments::One { at_ms };
+    let key = key(&services, "query", &params, moments);
+    request.run(services, key, moments).await
 }
 
 pub(super) async fn range(
@@ -218,10 +263,13 @@ pub(super) async fn range(
     if request.explain {
         return request.explain(services, start_ms, end_ms, step_ms).await;
     }
-    let evaluate = move |services: &Services, query: &Query<'_>| {
-        Ok(services.engine.range(query, start_ms, end_ms, step_ms)?)
-    };
-    request.run(services, evaluate).await
+    let moments = Moments::Many { start_ms, end_ms, step_ms };
+    let key = key(&services, "query_range", &params, moments);
+    request.run(services, key, moments).await
+}
+
+fn key(services: &Services, path: &str, params: &Params, moments: Moments) -> Option<Key> {
+    services.quick.key(path, params, moments.range())
 }
 
 fn refused(err: ParseErrors) -> ApiError {
@@ -252,7 +300,7 @@ pub(super) async fn exemplars(
         }
         let sets = thread.compile(&written)?;
         let found = services.store.exemplars(&sets, range);
-        Ok(Some(Success::written(|text| json::push_exemplars(text, &found))))
+        Ok(Some(Success::written(1024, |body| json::push_exemplars(body, &found))))
     });
     let found = found.await?;
     Ok(found.map_or_else(|| StatusCode::NO_CONTENT.into_response(), Success::into_response))

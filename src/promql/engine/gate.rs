@@ -72,6 +72,16 @@ impl Gate {
         counts.running += 1;
         Ok(Place(self))
     }
+
+    /// A place when there is one and nobody waits for it.
+    pub(super) fn enter_at_once(&self) -> Option<Place<'_>> {
+        let mut counts = self.counts.lock();
+        let is_free = counts.running < self.limit && counts.waiting == 0;
+        is_free.then(|| {
+            counts.running += 1;
+            Place(self)
+        })
+    }
 }
 
 impl Drop for Place<'_> {
@@ -91,11 +101,15 @@ mod tests {
         let enter = |give_up: Result<(), &'static str>| gate.enter(move || give_up, || "full");
         let first = enter(Ok(())).unwrap();
         assert_eq!(gate.counts.lock().running, 1);
+        assert!(gate.enter_at_once().is_none());
         assert_eq!(enter(Err("deadline")).unwrap_err(), "deadline");
         gate.counts.lock().waiting = WAITING_MAX;
         assert_eq!(enter(Ok(())).unwrap_err(), "full");
         drop(first);
         assert!(enter(Ok(())).is_ok(), "nobody has to wait");
+        assert!(gate.enter_at_once().is_none(), "others wait");
+        gate.counts.lock().waiting = 0;
+        assert!(gate.enter_at_once().is_some());
         assert_eq!(gate.counts.lock().running, 0);
     }
 }

@@ -2,6 +2,7 @@
 //! with the fields of Prometheus. Engines share it; queries that cannot be parsed are not in it.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ pub enum Origin<'a> {
     /// A client of the API.
     Http {
         /// Its address, without port.
-        client_ip: &'a str,
+        client_ip: Option<IpAddr>,
         /// `GET` or `POST`.
         method: &'a str,
         /// Path of the request.
@@ -78,6 +79,11 @@ impl QueryLog {
         *self.state.lock() = State { file, has_failed: false };
     }
 
+    /// Whether anything is written.
+    pub(super) fn is_on(&self) -> bool {
+        self.enabled.get() != 0.0
+    }
+
     /// Appends a line, when the log is on. Blocks on the file.
     pub(super) fn write(&self, entry: &Entry<'_>, now_ms: i64) {
         let mut state = self.state.lock();
@@ -124,6 +130,7 @@ impl Entry<'_> {
         match self.origin {
             Origin::Unknown => {}
             Origin::Http { client_ip, method, path } => {
+                let client_ip = client_ip.map_or_else(String::new, |ip| ip.to_string());
                 set(
                     "httpRequest",
                     json!({ "clientIP": client_ip, "method": method, "path": path }),
@@ -157,7 +164,8 @@ mod tests {
 
     #[test]
     fn lines_have_the_fields_of_prometheus() {
-        let origin = Origin::Http { client_ip: "::1", method: "GET", path: "/api/v1/query_range" };
+        let client_ip = Some(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
+        let origin = Origin::Http { client_ip, method: "GET", path: "/api/v1/query_range" };
         let stats = Stats { total_samples: 7, ..Stats::default() };
         let mut entry = Entry {
             text: "up",
