@@ -41,7 +41,7 @@ use segment_reader::TimestampColumns;
 use selections::{Found, Key, Selections};
 
 /// Columns of log files that are kept for later queries.
-const COLUMNS_BYTES_MAX: usize = 64 << 20;
+const COLUMNS_BYTES_MAX: usize = 128 << 20;
 /// Selections that are kept for later queries.
 const SELECTIONS_BYTES_MAX: usize = 64 << 20;
 /// Columns of log files that a query reads at a time where they are not kept: each pass over the

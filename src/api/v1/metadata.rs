@@ -11,7 +11,7 @@ use super::super::params::{Params, unescape_label_name};
 use super::super::respond::{ApiError, ApiResult, Success};
 use super::{answering_soon, json};
 use crate::model::labels::{Labels, quote};
-use crate::storage::select::{Select, SelectHints};
+use crate::storage::select::{BLOCK_SERIES_MAX, Select, SelectHints};
 
 /// Cuts a list to `limit` entries (0: all) and says so.
 fn limited<T>(list: &mut Vec<T>, limit: usize) -> Vec<String> {
@@ -36,8 +36,9 @@ pub(super) async fn series(State(services): State<Arc<Services>>, params: Params
         let mut found: Vec<Labels> = Vec::new();
         for matchers in &sets {
             let selection = services.store.select(matchers, range, &hints)?;
-            for ordinal in 0..selection.len() as u32 {
-                found.push(selection.labels(ordinal)?);
+            for first in (0..selection.len()).step_by(BLOCK_SERIES_MAX) {
+                let count = BLOCK_SERIES_MAX.min(selection.len() - first);
+                found.extend_from_slice(&selection.block_labels(first as u32, count)?);
             }
         }
         if sets.len() > 1 {
