@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use foldhash::HashMap;
 use futures_util::future::Either;
 use parking_lot::Mutex;
-use tower::{Layer, Service};
+use tower::Service;
+use tower::layer::{LayerFn, layer_fn};
 
 use super::Services;
 use super::compress::compress;
@@ -100,15 +101,22 @@ impl HttpMetrics {
 /// Puts the layers around the routes of one listener: those that are answered when the server is
 /// ready, and those that are answered always.
 pub(super) fn wrap(gated: Router, open: Router, services: &Arc<Services>) -> Router {
-    let front = FrontLayer(Arc::new(Shared {
+    let shared = Arc::new(Shared {
         clock: Arc::clone(&services.clock),
         metrics: HttpMetrics::new(&services.metrics),
         origins: services.options.cors_origin.clone(),
-    }));
+    });
     // Each call of `layer` costs every request some allocations.
-    let gate = GateLayer(Arc::clone(services));
+    let services = Arc::clone(services);
     let packing = middleware::from_fn_with_state(services.workers.clone(), compress);
-    gated.layer((packing.clone(), front.clone(), gate)).merge(open.layer((packing, front)))
+    let gate = layer_fn(move |inner| Gate { services: Arc::clone(&services), inner });
+    let gated = gated.layer((packing.clone(), front(&shared), gate));
+    gated.merge(open.layer((packing, front(&shared))))
+}
+
+fn front<S>(shared: &Arc<Shared>) -> LayerFn<impl Fn(S) -> Front<S> + Clone + use<S>> {
+    let shared = Arc::clone(shared);
+    layer_fn(move |inner| Front { shared: Arc::clone(&shared), inner })
 }
 
 struct Shared {
@@ -120,20 +128,9 @@ struct Shared {
 
 /// Measures requests, and answers what browsers ask before they send one.
 #[derive(Clone)]
-struct FrontLayer(Arc<Shared>);
-
-#[derive(Clone)]
 struct Front<S> {
     shared: Arc<Shared>,
     inner: S,
-}
-
-impl<S> Layer<S> for FrontLayer {
-    type Service = Front<S>;
-
-    fn layer(&self, inner: S) -> Front<S> {
-        Front { shared: Arc::clone(&self.0), inner }
-    }
 }
 
 impl<S> Service<Request> for Front<S>
@@ -190,20 +187,9 @@ fn add_cors_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>, allowe
 
 /// Answers 503 until the server is ready.
 #[derive(Clone)]
-struct GateLayer(Arc<Services>);
-
-#[derive(Clone)]
 struct Gate<S> {
     services: Arc<Services>,
     inner: S,
-}
-
-impl<S> Layer<S> for GateLayer {
-    type Service = Gate<S>;
-
-    fn layer(&self, inner: S) -> Gate<S> {
-        Gate { services: Arc::clone(&self.0), inner }
-    }
 }
 
 impl<S: Service<Request, Response = Response>> Service<Request> for Gate<S> {

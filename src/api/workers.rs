@@ -3,8 +3,8 @@
 //! They have a lower priority than everything else here, so that scrapes and rules begin in time
 //! however much is asked, and take turns, so that few are interrupted while they hold a lock. The
 //! runtime's own blocking threads serve writes; a thread that has given up its priority cannot have
-//! it back. Threads are made when they are needed and end when they
-//! have been idle for a while. Those that a query makes itself inherit the priority.
+//! it back. Threads are made when they are needed and end when they have been idle for a while. Those
+//! that a query makes itself inherit the priority.
 
 use std::collections::VecDeque;
 use std::num::NonZero;

@@ -210,8 +210,8 @@ impl LogColumns {
         Self { budget_bytes, clock: AtomicU64::new(0), bytes: AtomicUsize::new(0), groups }
     }
 
-    /// Whether the columns of so many series may be kept: what does not fit anyway must not push out what others
-    /// use.
+    /// Whether the columns of so many series may be kept: what does not fit anyway must not push
+    /// out what others use.
     pub fn has_room(&self, rows: usize, series: usize) -> bool {
         series.saturating_mul(Self::series_bytes(rows)) <= self.budget_bytes / 4 * 3
     }
