@@ -5,9 +5,8 @@
 //! output; its key is drawn when a data directory is made and lives in the manifest, so a sender
 //! cannot make series collide.
 
-use crate::model::labels::{Labels, METRIC_NAME};
+use crate::model::labels::Labels;
 use crate::storage::append::SeriesKey;
-use crate::storage::select::Pairs;
 
 /// Ends each name and each value.
 pub const END: u8 = 0xff;
@@ -128,12 +127,7 @@ pub fn compare_canonical(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
 
 /// The label set of a canonical form; `None` when it is none (damaged bytes).
 pub fn parse_canonical(canonical: &[u8]) -> Option<Labels> {
-    canonical_pairs(canonical).map(Labels::from_sorted)
-}
-
-/// The same as pairs in order of names.
-pub fn canonical_pairs(canonical: &[u8]) -> Option<Pairs<'_>> {
-    let mut pairs = Pairs::new();
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
     let mut rest = canonical;
     while !rest.is_empty() {
         let name = text(&mut rest)?;
@@ -144,7 +138,7 @@ pub fn canonical_pairs(canonical: &[u8]) -> Option<Pairs<'_>> {
         }
         pairs.push((name, value));
     }
-    Some(pairs)
+    Some(Labels::from_sorted(pairs))
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
@@ -152,17 +146,6 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let (text, after) = rest.split_at_checked(end)?;
     *rest = after.get(1..)?;
     std::str::from_utf8(text).ok()
-}
-
-/// The metric name in a canonical form; empty when there is none.
-pub fn metric_name(canonical: &[u8]) -> &[u8] {
-    let mut parts = canonical.split(|byte| *byte == END);
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        if name == METRIC_NAME.as_bytes() {
-            return value;
-        }
-    }
-    &[]
 }
 
 #[cfg(test)]
@@ -184,10 +167,6 @@ mod tests {
         assert_eq!(key.fingerprint(&bytes), key.fingerprint(&bytes));
         assert_ne!(key.fingerprint(&bytes), HashKey(1, 3).fingerprint(&bytes));
         assert_ne!(key.fingerprint(&bytes), key.fingerprint(&bytes[..bytes.len() - 1]));
-        assert_eq!(metric_name(&bytes), b"up");
-        let upper = canonical(&Labels::from_pairs([("A", "x"), ("__name__", "up")]));
-        assert_eq!(metric_name(&upper), b"up");
-        assert_eq!(metric_name(b""), b"");
     }
 
     #[test]

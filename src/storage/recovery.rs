@@ -5,13 +5,18 @@
 //! not happen). Damage elsewhere is reported; a damaged log file is kept in `quarantine` and
 //! used up to the damage.
 
+mod logs;
+mod rows;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use arc_swap::ArcSwap;
+use logs::{FoundLog, OpenedLog};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use tracing::{error, info, warn};
@@ -20,15 +25,10 @@ use super::delete::Tombstone;
 use super::exemplars::{EXEMPLARS_MAX, Exemplars};
 use super::failure::Failure;
 use super::fingerprint::{HashKey, parse_canonical};
-use super::head::batch::histogram_bits;
 use super::head::commit::Writer;
-use super::head::judge::{NO_SAMPLE, Newest};
+use super::head::judge::Newest;
 use super::log::file::{self, LogFile};
-use super::log::format::{
-    FILE_HEADER_BYTES, FileHeader, Frame, Record, Row, UNKNOWN_VERSION as UNKNOWN_LOG_VERSION,
-    visit_records,
-};
-use super::log::scan::{Tail, add_to_directory, scan};
+use super::log::format::{FILE_HEADER_BYTES, FileHeader};
 use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
 use super::metadata::MetadataMap;
 use super::metrics::Metrics;
@@ -36,7 +36,7 @@ use super::options::{OpenError, Options};
 use super::query::Kept;
 use super::registry::names::NameHash;
 use super::registry::restore::Restoring;
-use super::registry::{Registry, SeriesRef, checkpoint};
+use super::registry::{Registry, checkpoint};
 use super::reserve;
 use super::segment::{Segment, UNKNOWN_VERSION};
 use super::select::QueryError;
@@ -94,11 +94,9 @@ pub fn open(
     let failure = Failure::default();
     let mut manifest = Manifest::open(&disk, &path, &failure)?;
     remove_garbage(&*disk, &folders, manifest.state());
-    let mut recovered = Recovered::new(manifest.key());
-    recovered.read_registry(&*disk, &folders, manifest.state(), &metrics)?;
-    recovered.pass_deletions(manifest.state());
+    let (mut recovered, logs) = read_files(&disk, &folders, &manifest, &metrics)?;
     let (segments, mut edits) = open_segments(&*disk, &folders, manifest.state())?;
-    let read = recovered.read_logs(&disk, &folders, &manifest, &metrics)?;
+    let read = recovered.read_logs(&*disk, &folders, logs, &metrics)?;
     let mut logs = read.files;
     let registry = recovered.end(&*disk, &folders, &logs)?;
     let tombstones = tombstones_of(manifest.state(), &registry);
@@ -157,6 +155,24 @@ pub fn open(
     let seconds = store.seconds_since(started);
     info!(series, seconds, "The store is open.");
     Ok(store)
+}
+
+/// Reads the checkpoint while the log files are scanned.
+fn read_files(
+    disk: &Arc<dyn Disk>,
+    folders: &Folders,
+    manifest: &Manifest,
+    metrics: &Metrics,
+) -> Result<(Recovered, Vec<FoundLog>), OpenError> {
+    let logs = logs::open_all(disk, folders, manifest)?;
+    let mut recovered = Recovered::new(manifest.key());
+    let scans = std::thread::scope(|scope| {
+        let scans = scope.spawn(|| logs.iter().map(OpenedLog::scan).collect::<Vec<_>>());
+        recovered.read_registry(&**disk, folders, manifest.state(), metrics)?;
+        Ok::<_, OpenError>(scans.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
+    recovered.pass_deletions(manifest.state());
+    Ok((recovered, logs.into_iter().zip(scans).collect()))
 }
 
 /// Ends log files where their last whole frame ends.
@@ -337,20 +353,20 @@ impl Recovered {
         let path = folders.registry.join(checkpoint::file_name(entry.id));
         let bytes = disk.len(&path).map_err(|err| missing(&path, err))?;
         let bytes = disk.map(&path, bytes).map_err(OpenError::io(&path))?;
-        let read = checkpoint::read(&path, &bytes, &mut |item| {
-            let entry = match item {
-                checkpoint::Item::Exemplar(canonical, exemplar) => {
-                    return self.keep_exemplar(canonical, exemplar);
-                }
-                checkpoint::Item::Series(entry) => entry,
-            };
-            let fingerprint = self.key.fingerprint(entry.canonical);
-            self.registry.bind(entry.series, fingerprint, entry.canonical)?;
-            self.newest.grow(entry.series as usize + 1);
-            self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
-            self.newest.set_hollow(entry.series, entry.is_hollow);
-            Ok(())
+        let read = checkpoint::read(&path, &bytes, &mut |item| match item {
+            checkpoint::Item::Exemplar(canonical, exemplar) => {
+                self.keep_exemplar(canonical, exemplar)
+            }
+            checkpoint::Item::Label(label) => self.registry.add_label(label),
+            checkpoint::Item::Series(entry) => {
+                self.registry.add(entry.series, entry.fingerprint, entry.labels)?;
+                self.newest.grow(entry.series as usize + 1);
+                self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
+                self.newest.set_hollow(entry.series, entry.is_hollow);
+                Ok(())
+            }
         })?;
+        self.registry.end_checkpoint();
         self.checkpoint_sequence = read.sequence;
         self.sequence = self.sequence.max(read.sequence);
         for (metric, metadata) in &read.metadata {
@@ -393,168 +409,10 @@ impl Recovered {
         self.sequence = self.sequence.max(last.unwrap_or(0));
     }
 
-    /// Reads the log files that the manifest names, and tells how it must change.
-    fn read_logs(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        folders: &Folders,
-        manifest: &Manifest,
-        metrics: &Metrics,
-    ) -> Result<Logs, OpenError> {
-        let (mut logs, mut edits, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, closed_bytes) in &manifest.state().logs {
-            let path = folders.logs.join(file::file_name(*id));
-            if !disk.try_exists(&path).map_err(OpenError::io(&path))? {
-                return Err(OpenError::Missing(path));
-            }
-            let log = match LogFile::open(disk, &folders.logs, *id, manifest.failure()) {
-                Err(QueryError::Corrupt { reason, .. }) if reason != UNKNOWN_LOG_VERSION => {
-                    error!(path = %path.display(), reason, "A log file is damaged and left out.");
-                    metrics.wal_corruptions.inc();
-                    keep_for_people(&**disk, folders, &path, &file::file_name(*id))?;
-                    edits.push(Edit::DropLog(*id));
-                    continue;
-                }
-                opened => opened?,
-            };
-            let first_sequence = log.header().first_sequence;
-            // What a damaged file before it had is not given again.
-            self.sequence = self.sequence.max(first_sequence.saturating_sub(1));
-            self.delete_before(first_sequence);
-            let (end_bytes, tail) = self.read_log(&log, *closed_bytes)?;
-            if let Tail::Corrupt { offset_bytes, reason } = tail {
-                error!(path = %path.display(), offset_bytes, reason, "A log file is damaged.");
-                metrics.wal_corruptions.inc();
-                keep_for_people(&**disk, folders, &path, &file::file_name(*id))?;
-            }
-            if let Tail::Torn { offset_bytes } = tail {
-                let path = path.display();
-                info!(%path, offset_bytes, "A commit that was not finished is cut off.");
-            }
-            log.publish(end_bytes);
-            if log.is_empty() {
-                edits.push(Edit::DropLog(*id));
-                continue;
-            }
-            if *closed_bytes != Some(end_bytes) {
-                // What was read may have been in the page cache only, even after a failed sync.
-                log.write_again(end_bytes).map_err(OpenError::io(&path))?;
-                edits.push(Edit::CloseLog(*id, end_bytes));
-            }
-            let log = Arc::new(log);
-            // What is behind damage stays for people to look at.
-            if !matches!(tail, Tail::Corrupt { .. }) {
-                whole.push((Arc::clone(&log), end_bytes));
-            }
-            logs.push(log);
-        }
-        Ok(Logs { files: logs, edits, whole })
-    }
-
-    /// Applies the whole frames of a file; where they end and what comes after.
-    fn read_log(
-        &mut self,
-        log: &LogFile,
-        closed_bytes: Option<u64>,
-    ) -> Result<(u64, Tail), OpenError> {
-        let bytes = log.map(log.capacity_bytes()).map_err(OpenError::io(log.path()))?;
-        let (frames, mut tail) = scan(&bytes, log.id(), closed_bytes);
-        let mut end_bytes = FILE_HEADER_BYTES;
-        let mut members: Vec<Vec<SeriesRef>> = Vec::new();
-        for frame in &frames {
-            let own = self.apply_frame(&bytes, frame, log.header().base_ms, &mut members);
-            let base_ms = log.header().base_ms;
-            let applied = own.and_then(|()| {
-                add_to_directory(&mut log.directory().write(), &bytes, frame, base_ms, 0)
-            });
-            if let Err(reason) = applied {
-                // The checksum matches, so this is a mistake of ours or of a deliberate hand.
-                tail = Tail::Corrupt { offset_bytes: end_bytes as u64, reason };
-                break;
-            }
-            end_bytes = frame.end;
-            log.note_durable(frame.durable_bytes);
-            self.sequence = self.sequence.max(frame.sequence);
-        }
-        // Zeros in place of what the device did not give are neither damage nor the end of the file.
-        bytes.check_read().map_err(OpenError::io(log.path()))?;
-        Ok((end_bytes as u64, tail))
-    }
-
-    /// Definitions, metadata and newest samples of a frame that the checkpoint does not cover.
-    fn apply_frame(
-        &mut self,
-        bytes: &[u8],
-        frame: &Frame,
-        base_ms: i64,
-        members: &mut Vec<Vec<SeriesRef>>,
-    ) -> Result<(), &'static str> {
-        let is_new = frame.sequence > self.checkpoint_sequence;
-        visit_records(bytes, frame, base_ms, &mut |record| {
-            match record {
-                Record::Members { group, series } => {
-                    let at = group as usize;
-                    if at == members.len() {
-                        members.push(Vec::new());
-                    }
-                    members.get_mut(at).ok_or("group number out of order")?.extend(series);
-                }
-                // A file begins without start timestamps, so none are carried on from the last one.
-                Record::Starts { .. } => {}
-                _ if !is_new => {}
-                Record::Series { series, canonical } => {
-                    let fingerprint = self.key.fingerprint(canonical);
-                    if self.registry.fingerprint(series) != fingerprint {
-                        self.registry.bind(series, fingerprint, canonical)?;
-                        self.newest.grow(series as usize + 1);
-                        self.newest.set(series, NO_SAMPLE, 0);
-                    }
-                }
-                Record::Metadata { metric, metadata } => {
-                    self.metadata.insert(metric, &metadata);
-                }
-                Record::Exemplar { canonical, exemplar } => {
-                    self.keep_exemplar(canonical, exemplar)?;
-                }
-                Record::Row { group, row, .. } => {
-                    let members = members.get(group as usize).ok_or("row of an unknown group")?;
-                    self.apply_row(members, &row)?;
-                }
-                Record::Loose { series, timestamp_ms, bits, .. } => {
-                    if self.is_newest(series, timestamp_ms) {
-                        self.newest.set(series, timestamp_ms, bits);
-                    }
-                }
-                Record::Histogram { series, timestamp_ms, bytes, .. } => {
-                    if self.is_newest(series, timestamp_ms) {
-                        let bits = histogram_bits(self.key, bytes);
-                        self.newest.set_histogram(series, timestamp_ms, bits);
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
     fn keep_exemplar(&mut self, canonical: &[u8], own: Exemplar) -> Result<(), &'static str> {
         let labels = parse_canonical(canonical).ok_or("labels of an exemplar are damaged")?;
         self.exemplars.push(self.key.fingerprint(canonical), labels, own);
         Ok(())
-    }
-
-    /// The newest sample of a series; `None` and a note when its definition is lost.
-    fn newest_of(&mut self, series: SeriesRef) -> Option<(i64, u64)> {
-        if self.registry.fingerprint(series) == 0 {
-            self.undefined.insert(series);
-            return None;
-        }
-        Some(self.newest.get(series))
-    }
-
-    /// Whether a sample is the newest of its series.
-    fn is_newest(&mut self, series: SeriesRef, timestamp_ms: i64) -> bool {
-        self.newest_of(series).is_some()
-            && self.newest.get_for(series, timestamp_ms).0 < timestamp_ms
     }
 
     /// Notes whose newest sample was deleted before a commit.
@@ -603,32 +461,6 @@ impl Recovered {
         };
         for log in logs.iter().filter(has_unnamed) {
             keep_for_people(disk, folders, log.path(), &file::file_name(log.id()))?;
-        }
-        Ok(())
-    }
-
-    fn apply_row(&mut self, members: &[SeriesRef], row: &Row<'_>) -> Result<(), &'static str> {
-        if row.slot_count > members.len() {
-            return Err("row has more slots than its group");
-        }
-        let mut rank = 0;
-        for word in 0..row.slot_count.div_ceil(64) {
-            let (mut present, changed) = (row.present.word(word), row.changed.word(word));
-            while present != 0 {
-                let bit = present & present.wrapping_neg();
-                present ^= bit;
-                let slot = word * 64 + bit.trailing_zeros() as usize;
-                let series = *members.get(slot).ok_or("row has more slots than its group")?;
-                let newest = self.newest_of(series);
-                let mut bits = newest.map_or(0, |newest| newest.1);
-                if changed & bit != 0 {
-                    bits = row.value_bits(rank).ok_or("row has too few values")?;
-                    rank += 1;
-                }
-                if newest.is_some() {
-                    self.newest.set(series, row.timestamp_ms, bits);
-                }
-            }
         }
         Ok(())
     }

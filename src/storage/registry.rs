@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod names;
 pub mod restore;
+pub mod sets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,92 +15,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashTable;
 use names::{Names, WireName};
 use roaring::RoaringBitmap;
+use sets::{LabelRef, LabelSets, Sets, Span};
 
-use crate::model::labels::Labels;
-use crate::storage::fingerprint::parse_canonical;
+use crate::model::labels::{Labels, METRIC_NAME};
 use crate::storage::index::postings::HeadIndex;
 use crate::storage::log::format::NUMBERS_MAX;
 
 /// Number of a series in the head.
 pub type SeriesRef = u32;
-
-/// Labels are kept in pieces of this size: growing copies at most the last one, when a query holds
-/// it.
-const PIECE_BYTES: usize = 64 << 10;
-
-/// Less than this is not worth the work of making it free.
-const REPACK_BYTES_MIN: usize = 1 << 20;
-
-/// Canonical label sets, one after the other.
-#[derive(Debug, Default)]
-struct Arena {
-    pieces: Vec<Arc<Vec<u8>>>,
-    live_bytes: usize,
-    dead_bytes: usize,
-}
-
-/// Where the labels of a series are.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Span {
-    piece: u32,
-    start: u32,
-    len: u32,
-}
-
-impl Arena {
-    fn push(&mut self, bytes: &[u8]) -> Span {
-        let fits = |piece: &Arc<Vec<u8>>| bytes.len() <= piece.capacity() - piece.len();
-        if !self.pieces.last().is_some_and(fits) {
-            self.pieces.push(Arc::new(Vec::with_capacity(bytes.len().max(PIECE_BYTES))));
-        }
-        let piece = self.pieces.len() - 1;
-        let target = unshared(&mut self.pieces[piece]);
-        let start = target.len();
-        target.extend_from_slice(bytes);
-        self.live_bytes += bytes.len();
-        Span { piece: piece as u32, start: start as u32, len: bytes.len() as u32 }
-    }
-
-    fn get(&self, span: Span) -> &[u8] {
-        span.of(&self.pieces[span.piece as usize])
-    }
-}
-
-impl Span {
-    fn of(self, piece: &[u8]) -> &[u8] {
-        &piece[self.start as usize..][..self.len as usize]
-    }
-
-    /// Length of the canonical form.
-    pub fn len_bytes(self) -> usize {
-        self.len as usize
-    }
-}
-
-/// The piece itself, or a copy when somebody else holds it.
-fn unshared(piece: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
-    if Arc::get_mut(piece).is_none() {
-        let mut copy = Vec::with_capacity(piece.capacity());
-        copy.extend_from_slice(piece);
-        *piece = Arc::new(copy);
-    }
-    Arc::get_mut(piece).expect("a copy is nobody else's")
-}
-
-/// Labels of some series as they were, held without the registry's lock.
-#[derive(Clone, Debug, Default)]
-pub struct Texts {
-    /// By number; only those with a label set that was asked for.
-    pieces: Vec<Option<Arc<Vec<u8>>>>,
-}
-
-impl Texts {
-    /// The canonical form of labels that were shared with this. Panics when they were not.
-    pub fn get(&self, span: Span) -> &[u8] {
-        let piece = self.pieces[span.piece as usize].as_ref().expect("shared before");
-        span.of(piece)
-    }
-}
 
 /// All series of the head.
 #[derive(Debug, Default)]
@@ -113,7 +36,7 @@ pub struct Registry {
     successors: Vec<AtomicU32>,
     /// What senders call them.
     names: Names,
-    arena: Arena,
+    sets: LabelSets,
     index: HeadIndex,
     free: Vec<SeriesRef>,
     /// Without samples and out of the index; still bound, because a batch may hold the number.
@@ -198,19 +121,30 @@ impl Registry {
         canonical: &[u8],
         labels: &Labels,
     ) {
-        self.bind_unlisted(series, fingerprint, canonical);
+        debug_assert_eq!(self.fingerprints[series as usize], 0);
+        debug_assert_eq!(self.find(fingerprint), None);
+        self.sets.read(canonical).expect("writers name series canonically");
+        self.spans[series as usize] = self.sets.push_last_read();
+        self.fingerprints[series as usize] = fingerprint;
+        self.add_to_table(series, fingerprint);
         self.index.insert(series, labels);
     }
 
-    /// The same without the index.
-    fn bind_unlisted(&mut self, series: SeriesRef, fingerprint: u128, canonical: &[u8]) {
-        debug_assert_eq!(self.fingerprints[series as usize], 0);
-        debug_assert_eq!(self.find(fingerprint), None);
-        self.fingerprints[series as usize] = fingerprint;
-        self.spans[series as usize] = self.arena.push(canonical);
+    fn add_to_table(&mut self, series: SeriesRef, fingerprint: u128) {
         let fingerprints = &self.fingerprints;
         let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
         self.table.insert_unique(fingerprint as u64, series, hash);
+    }
+
+    /// Makes the table anew.
+    fn fill_table(&mut self) {
+        let fingerprints = &self.fingerprints;
+        let bound = (0..).zip(fingerprints).filter(|(_, fingerprint)| **fingerprint != 0);
+        self.table = HashTable::with_capacity(bound.clone().count());
+        let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
+        for (series, fingerprint) in bound {
+            self.table.insert_unique(*fingerprint as u64, series, hash);
+        }
     }
 
     fn unbind(&mut self, series: SeriesRef) {
@@ -222,9 +156,7 @@ impl Registry {
         self.names.forget(series);
         let labels = self.labels(series);
         self.index.remove(series, &labels);
-        self.arena.live_bytes -= self.spans[series as usize].len as usize;
-        self.arena.dead_bytes += self.spans[series as usize].len as usize;
-        self.spans[series as usize] = Span::default();
+        self.sets.remove(std::mem::take(&mut self.spans[series as usize]));
         self.fingerprints[series as usize] = 0;
     }
 
@@ -233,25 +165,25 @@ impl Registry {
         self.fingerprints.get(series as usize).copied().unwrap_or(0)
     }
 
-    /// Labels of a bound number in canonical form.
-    pub fn canonical(&self, series: SeriesRef) -> &[u8] {
-        self.spans.get(series as usize).map_or(&[], |span| self.arena.get(*span))
+    /// Label sets as they are now. Who holds them reads them without the registry.
+    pub fn sets(&self) -> &Arc<Sets> {
+        self.sets.sets()
     }
 
-    /// Keeps the labels of a bound number in `texts`.
-    pub fn share(&self, series: SeriesRef, texts: &mut Texts) -> Span {
-        let Some(span) = self.spans.get(series as usize) else { return Span::default() };
-        let at = span.piece as usize;
-        if texts.pieces.len() <= at {
-            texts.pieces.resize(self.arena.pieces.len(), None);
-        }
-        texts.pieces[at].get_or_insert_with(|| Arc::clone(&self.arena.pieces[at]));
-        *span
+    /// The label set of a bound number.
+    pub fn set(&self, series: SeriesRef) -> Span {
+        self.spans.get(series as usize).copied().unwrap_or_default()
     }
 
     /// Labels of a bound number.
     pub fn labels(&self, series: SeriesRef) -> Labels {
-        parse_canonical(self.canonical(series)).expect("only whole label sets are bound")
+        Labels::from_sorted(self.sets().pairs(self.set(series)))
+    }
+
+    /// The label that tells the metric of a bound number.
+    pub fn metric(&self, series: SeriesRef) -> Option<LabelRef> {
+        let mut labels = self.sets().list(self.set(series));
+        labels.find(|label| self.sets().name(*label) == METRIC_NAME.as_bytes())
     }
 
     /// The label index of all series but retired ones.
@@ -305,19 +237,15 @@ impl Registry {
         }
         self.retired.extend(dead);
         self.retired_pin = Some(std::mem::take(&mut self.pin));
-        if self.arena.dead_bytes > self.arena.live_bytes.max(REPACK_BYTES_MIN) {
+        if self.sets.is_wasteful() {
             self.repack();
         }
         (dead.len(), freed)
     }
 
     fn repack(&mut self) {
-        let old = std::mem::take(&mut self.arena);
-        for (span, fingerprint) in self.spans.iter_mut().zip(&self.fingerprints) {
-            if *fingerprint != 0 {
-                *span = self.arena.push(old.get(*span));
-            }
-        }
+        let bound = self.spans.iter_mut().zip(&self.fingerprints);
+        self.sets.repack(bound.filter(|own| *own.1 != 0).map(|own| own.0));
     }
 }
 
@@ -358,15 +286,17 @@ mod tests {
     fn shared_labels_stay_as_they_were() {
         let mut registry = Registry::default();
         let (a, b) = (bind(&mut registry, "a"), bind(&mut registry, "b"));
-        let mut texts = Texts::default();
-        let spans = [a, b].map(|series| registry.share(series, &mut texts));
+        let shared = Arc::clone(registry.sets());
+        let sets = [a, b].map(|series| registry.set(series));
         registry.collect(&[a]);
         registry.collect(&[]);
         let c = bind(&mut registry, "c");
         assert_eq!(c, a, "its number is another series'");
         registry.repack();
-        let text = |span: Span| parse_canonical(texts.get(span)).unwrap().name().to_owned();
-        assert_eq!(spans.map(text), ["a", "b"]);
+        assert_eq!(
+            sets.map(|set| shared.pairs(set)[0]),
+            ["a", "b"].map(|name| (METRIC_NAME, name))
+        );
         assert_eq!((registry.labels(b).name(), registry.labels(c).name()), ("b", "c"));
     }
 

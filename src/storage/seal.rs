@@ -17,7 +17,6 @@ use tracing::error;
 use super::compact::plan;
 use super::delete::Hidden;
 use super::exemplars::Stored;
-use super::fingerprint::metric_name;
 use super::log::file::{self, LogFile};
 use super::log::scan::{Tail, scan};
 use super::manifest::{CheckpointEntry, Edit, SegmentEntry};
@@ -272,11 +271,11 @@ impl Store {
     fn by_metric(&self, log: &LogFile) -> Vec<SeriesRef> {
         let series = log.directory().read().series();
         let registry = self.registry.read();
-        let mut ranks: HashMap<&[u8], u32, foldhash::fast::RandomState> = HashMap::default();
+        let mut ranks: HashMap<_, u32, foldhash::fast::RandomState> = HashMap::default();
         let named = series.iter().filter(|series| registry.fingerprint(*series) != 0);
         let ranked = named.map(|series| {
             let next = ranks.len() as u32;
-            (*ranks.entry(metric_name(registry.canonical(series))).or_insert(next), series)
+            (*ranks.entry(registry.metric(series)).or_insert(next), series)
         });
         let mut order: Vec<(u32, SeriesRef)> = ranked.collect();
         order.sort_unstable();
@@ -313,22 +312,27 @@ impl Store {
         let RegistryState { sequence, metadata, exemplars, .. } = state;
         let mut writer =
             checkpoint::Writer::create(&*self.disk, path, *sequence, metadata, exemplars)?;
-        let newest = state.newest_ms.iter().zip(&state.newest_bits);
+        let pieces = state.newest_ms.chunks(BLOCK_SERIES_MAX);
+        let pieces = pieces.zip(state.newest_bits.chunks(BLOCK_SERIES_MAX));
+        let mut canonical = Vec::new();
         // The registry is let go between pieces, for commits with new series.
-        let newest: Vec<_> = newest.collect();
-        for (piece, start) in newest.chunks(BLOCK_SERIES_MAX).zip((0..).step_by(BLOCK_SERIES_MAX)) {
+        for ((newest_ms, newest_bits), start) in pieces.zip((0..).step_by(BLOCK_SERIES_MAX)) {
             let registry = self.registry.read();
-            for (series, (newest_ms, newest_bits)) in (start..).zip(piece) {
+            let newest = newest_ms.iter().zip(newest_bits);
+            for (series, (newest_ms, newest_bits)) in (start..).zip(newest) {
                 if registry.fingerprint(series) != 0 {
-                    let canonical = registry.canonical(series);
-                    let (newest_ms, newest_bits) = (**newest_ms, **newest_bits);
+                    canonical.clear();
+                    registry.sets().push_canonical(registry.set(series), &mut canonical);
+                    let fingerprint = registry.fingerprint(series);
+                    let (newest_ms, newest_bits) = (*newest_ms, *newest_bits);
                     let is_hollow = state.hollow.contains(series);
                     writer.push(checkpoint::Entry {
                         series,
+                        fingerprint,
                         newest_ms,
                         newest_bits,
                         is_hollow,
-                        canonical,
+                        labels: &canonical,
                     })?;
                 }
             }

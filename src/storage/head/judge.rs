@@ -74,6 +74,12 @@ impl Newest {
         (self.ms[series as usize], self.bits[series as usize])
     }
 
+    /// Value of the newest sample; 0 when there is none.
+    #[inline]
+    pub fn bits(&self, series: SeriesRef) -> u64 {
+        self.bits.get(series as usize).copied().unwrap_or(0)
+    }
+
     /// Replaces it.
     #[inline]
     pub fn set(&mut self, series: SeriesRef, timestamp_ms: i64, bits: u64) {

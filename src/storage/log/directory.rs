@@ -206,7 +206,8 @@ impl Directory {
     /// All series with samples.
     pub fn series(&self) -> RoaringBitmap {
         let placed = (0..).zip(&self.place_of).filter(|(_, place)| **place != NONE);
-        let mut all: RoaringBitmap = placed.map(|(series, _): (u32, _)| series).collect();
+        let placed = placed.map(|(series, _): (u32, _)| series);
+        let mut all = RoaringBitmap::from_sorted_iter(placed).expect("in ascending order");
         all.extend(self.loose.newest.keys().copied());
         all.extend(self.histograms.newest.keys().copied());
         all

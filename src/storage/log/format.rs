@@ -375,6 +375,12 @@ impl<'a> Row<'a> {
     pub fn value_bits(&self, rank: usize) -> Option<u64> {
         Some(u64::from_le_bytes(*self.values.get(8 * rank..)?.first_chunk()?))
     }
+
+    /// The values of the changed slots.
+    #[inline]
+    pub fn values(&self) -> impl Iterator<Item = u64> + use<'a> {
+        self.values.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    }
 }
 
 /// Appends a row. `values` has one entry for each changed slot.

@@ -1,22 +1,25 @@
 //! Which series a query sees: those of the head and of segments, each once, in label order.
 //!
-//! Labels are compared where they lie, in the registry's arena or in a segment. Nothing is copied
-//! for a series of the head; those that are only in segments are copied as long as they are sorted,
-//! unless they are in order already, which a single segment's nearly always are.
+//! Nothing is copied for a series of the head: its labels are numbers, and compared by these. Those
+//! that are only in segments are copied as long as they are sorted, unless they are in order
+//! already, which a single segment's nearly always are.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 
+use super::Snapshot;
+use super::order::{self, Numbered};
 use super::selections::{Found, Located};
-use super::{Snapshot, order};
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
 use crate::storage::append::SeriesKey;
 use crate::storage::fingerprint::{compare_canonical, push_canonical};
-use crate::storage::registry::{Registry, SeriesRef, Span, Texts};
+use crate::storage::registry::sets::{Sets, Span};
+use crate::storage::registry::{Registry, SeriesRef};
 use crate::storage::segment::Segment;
 use crate::storage::select::QueryError;
 use crate::storage::version::Version;
@@ -26,21 +29,21 @@ pub struct HeadSeries {
     all: Vec<(SeriesRef, Span)>,
     /// As many, when there are segments to compare with.
     fingerprints: Vec<u128>,
-    texts: Texts,
+    sets: Arc<Sets>,
 }
 
 impl HeadSeries {
-    /// Notes where their labels are.
+    /// Notes which labels they have.
     pub fn note(registry: &Registry, series: &RoaringBitmap, has_segments: bool) -> Self {
-        let mut texts = Texts::default();
-        let all = series.iter().map(|series| (series, registry.share(series, &mut texts)));
-        let all = all.collect();
+        let all: Vec<_> = series.iter().map(|series| (series, registry.set(series))).collect();
+        // Kept answers without any series of the head live long.
+        let sets = if all.is_empty() { Arc::default() } else { Arc::clone(registry.sets()) };
         let fingerprints = if has_segments {
             series.iter().map(|series| registry.fingerprint(series)).collect()
         } else {
             Vec::new()
         };
-        Self { all, fingerprints, texts }
+        Self { all, fingerprints, sets }
     }
 }
 
@@ -70,7 +73,7 @@ type Place = (u32, u32, u32);
 /// Series by number: those of the head, then those only in segments.
 struct Gathered {
     head: Vec<(SeriesRef, Span)>,
-    texts: Texts,
+    sets: Arc<Sets>,
     /// Of each series; empty when there is only one segment.
     fingerprints: Vec<u128>,
     by_fingerprint: HashTable<u32>,
@@ -83,14 +86,14 @@ struct Gathered {
 
 impl Gathered {
     fn new(head: HeadSeries, has_several: bool) -> Self {
-        let HeadSeries { all: head, fingerprints, texts } = head;
+        let HeadSeries { all: head, fingerprints, sets } = head;
         let hash = |at: &u32| fingerprints[*at as usize] as u64;
         let mut by_fingerprint = HashTable::with_capacity(fingerprints.len());
         for (at, fingerprint) in (0..).zip(&fingerprints) {
             by_fingerprint.insert_unique(*fingerprint as u64, at, hash);
         }
         let (count, is_single) = (head.len() as u32, !has_several);
-        Self { head, texts, fingerprints, by_fingerprint, is_single, count, places: Vec::new() }
+        Self { head, sets, fingerprints, by_fingerprint, is_single, count, places: Vec::new() }
     }
 
     fn add(&mut self, position: u32, ordinal: u32, segment: &Segment) -> Result<(), QueryError> {
@@ -133,24 +136,44 @@ impl Gathered {
         if heads == 0 && self.ascend(version)? {
             return Ok((0..self.count).collect());
         }
-        let sealed = Canonicals::copy(self.only_sealed(), version)?;
-        let head = (0..).zip(&self.head).map(|(at, (_, span))| (self.texts.get(*span), at));
-        let mut all = order::sort(head.chain(sealed.iter().zip(heads as u32..)).collect());
-        let mut same: HashMap<u32, u32> = HashMap::default();
-        all.dedup_by(|again, first| {
-            let is_same = again.0 == first.0;
-            if is_same {
-                same.insert(again.1, first.1);
-            }
-            is_same
-        });
-        let order = all.into_iter().map(|(_, number)| number).collect();
+        let copied = Canonicals::copy(self.only_sealed(), version)?;
+        let sealed = order::sort(copied.iter().zip(heads as u32..).collect());
+        let (order, same) = self.merge(&sealed);
         if !same.is_empty() {
             for (number, ..) in &mut self.places {
                 *number = same.get(number).copied().unwrap_or(*number);
             }
         }
         Ok(order)
+    }
+
+    /// Series of the head and sorted others, and which of these are the same as another one.
+    fn merge(&self, sealed: &[Numbered<'_>]) -> (Vec<u32>, HashMap<u32, u32>) {
+        let head = order::sort_sets(&self.sets, self.head.iter().map(|(_, set)| *set));
+        let mut head = head.into_iter().peekable();
+        let mut labels = Vec::new();
+        let mut compare = |number: u32, text: &[u8]| {
+            labels.clear();
+            self.sets.push_canonical(self.head[number as usize].1, &mut labels);
+            compare_canonical(&labels, text)
+        };
+        let mut order = Vec::with_capacity(self.count as usize);
+        let mut same = HashMap::default();
+        for equal in sealed.chunk_by(|a, b| a.0 == b.0) {
+            let (text, mut first) = equal[0];
+            while let Some(before) = head.next_if(|own| compare(*own, text) == Ordering::Less) {
+                order.push(before);
+            }
+            if let Some(own) = head.peek().filter(|own| compare(**own, text) == Ordering::Equal) {
+                first = *own;
+            } else {
+                order.push(first);
+            }
+            let others = equal.iter().filter(|own| own.1 != first);
+            same.extend(others.map(|(_, number)| (*number, first)));
+        }
+        order.extend(head);
+        (order, same)
     }
 
     /// Whether all series are in label order as they are, when none is of the head.
@@ -177,7 +200,7 @@ impl Gathered {
             let rank: usize = ranks[*number as usize];
             (rank, (*position, *ordinal))
         });
-        Found::new(Located::new(head, places), self.texts)
+        Found::new(Located::new(head, places), self.sets)
     }
 }
 
@@ -213,5 +236,64 @@ impl Canonicals {
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(&0).chain(&self.ends);
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[*start..*end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::labels::Labels;
+    use crate::storage::registry::sets::LabelSets;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn head_and_segments_are_merged_as_if_all_were_texts(
+            series in prop::collection::vec(
+                (prop::collection::btree_map("[ab]{1,2}", "[aé]{1,2}", 0..3), any::<bool>()),
+                0..200,
+            ),
+        ) {
+            let mut kept = LabelSets::default();
+            let (mut head, mut all, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
+            let mut seen = BTreeSet::new();
+            for (pairs, is_in_head) in &series {
+                let mut text = Vec::new();
+                push_canonical(SeriesKey::Labels(&Labels::from_pairs(pairs)), &mut text);
+                if *is_in_head && seen.insert(text.clone()) {
+                    kept.read(&text).unwrap();
+                    head.push((head.len() as SeriesRef, kept.push_last_read()));
+                    all.push(text);
+                } else {
+                    sealed.push(text);
+                }
+            }
+            let head_count = all.len();
+            all.append(&mut sealed);
+            let numbered: Vec<Numbered<'_>> =
+                all.iter().zip(0..).map(|(text, number)| (text.as_slice(), number)).collect();
+
+            let sets = Arc::clone(kept.sets());
+            let head = HeadSeries { all: head, fingerprints: Vec::new(), sets };
+            let gathered = Gathered::new(head, true);
+            let (order, same) = gathered.merge(&order::sort(numbered[head_count..].to_vec()));
+
+            let mut expected_same = HashMap::default();
+            let mut expected = order::sort(numbered);
+            expected.dedup_by(|again, first| {
+                let is_same = again.0 == first.0;
+                if is_same {
+                    expected_same.insert(again.1, first.1);
+                }
+                is_same
+            });
+            let expected: Vec<u32> = expected.into_iter().map(|own| own.1).collect();
+            prop_assert_eq!(order, expected);
+            prop_assert_eq!(same, expected_same);
+        }
     }
 }

@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 use super::columns::Places;
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
-use crate::storage::fingerprint::canonical_pairs;
 use crate::storage::log::file::LogFile;
-use crate::storage::registry::{SeriesRef, Span, Texts};
+use crate::storage::registry::SeriesRef;
+use crate::storage::registry::sets::{Sets, Span};
 use crate::storage::select::{BLOCK_SERIES_MAX, Memo, Pairs, QueryError};
 use crate::storage::version::Version;
 
@@ -133,7 +133,7 @@ const LABELS_KEPT_MAX: usize = 1 << 14;
 pub struct Found {
     located: Located,
     /// Labels of series in the head.
-    texts: Texts,
+    sets: Arc<Sets>,
     /// By block, once somebody has asked, of an answer with few series.
     labels: Box<[OnceLock<Arc<[Labels]>>]>,
     /// By block: log files, and where in them the samples are. The answer depends on how many
@@ -147,12 +147,12 @@ pub struct Found {
 
 impl Found {
     /// Series and the labels of those in the head.
-    pub fn new(located: Located, texts: Texts) -> Self {
+    pub fn new(located: Located, sets: Arc<Sets>) -> Self {
         let blocks = located.head.len().div_ceil(BLOCK_SERIES_MAX);
         let kept = if located.head.len() <= LABELS_KEPT_MAX { blocks } else { 0 };
         Self {
             located,
-            texts,
+            sets,
             labels: (0..kept).map(|_| OnceLock::new()).collect(),
             places: (0..blocks).map(|_| Mutex::default()).collect(),
             memo: Arc::default(),
@@ -172,7 +172,7 @@ impl Found {
 
     /// Only those series.
     pub fn of(&self, wanted: &[u32]) -> Self {
-        Self::new(self.located.of(wanted), self.texts.clone())
+        Self::new(self.located.of(wanted), Arc::clone(&self.sets))
     }
 
     /// The labels of a series; `version` is that of the query.
@@ -181,8 +181,7 @@ impl Found {
             let (position, ordinal) = self.located.segments(at)[0];
             return version.segments[position as usize].segment.label_pairs(ordinal);
         }
-        let canonical = self.texts.get(self.located.spans[at]);
-        Ok(canonical_pairs(canonical).expect("only whole label sets are bound"))
+        Ok(self.sets.pairs(self.located.spans[at]))
     }
 
     /// The labels of neighbouring series, all of a block for instance.
@@ -237,7 +236,7 @@ impl Found {
         let labels = if self.labels.is_empty() {
             0
         } else {
-            let texts: usize = self.located.spans.iter().map(|span| span.len_bytes()).sum();
+            let texts: usize = self.located.spans.iter().map(|set| self.sets.len_bytes(*set)).sum();
             texts + self.len() * 3 * size_of::<Labels>()
         };
         // What is remembered is mostly numbers of a byte, a few times.

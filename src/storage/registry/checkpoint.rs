@@ -27,7 +27,7 @@ use crate::storage::log::format::{
 use crate::storage::select::QueryError;
 
 /// `NTXR` and the format's version.
-const MAGIC: [u8; 8] = *b"NTXR\x01\0\0\0";
+const MAGIC: [u8; 8] = *b"NTXR\x02\0\0\0";
 /// Bytes are not what was written.
 pub const CHECKSUM: &str = "checksum of the registry does not match";
 /// So many labels get numbers, which bounds what the writer remembers.
@@ -47,19 +47,28 @@ pub fn file_name(id: u64) -> String {
     format!("{id:010}.reg")
 }
 
-/// One series.
+/// One series; its labels are canonical bytes when it is written, numbers when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct Entry<L> {
     /// Its number.
     pub series: SeriesRef,
+    /// Its fingerprint.
+    pub fingerprint: u128,
     /// Time of its newest sample; `i64::MIN`: none known.
     pub newest_ms: i64,
     /// Value of its newest sample.
     pub newest_bits: u64,
     /// Whether that sample was deleted: one with its time is no duplicate.
     pub is_hollow: bool,
-    /// Its labels in canonical form.
-    pub canonical: &'a [u8],
+    /// Its labels.
+    pub labels: L,
+}
+
+impl Entry<()> {
+    fn with_labels<L>(self, labels: L) -> Entry<L> {
+        let Self { series, fingerprint, newest_ms, newest_bits, is_hollow, labels: () } = self;
+        Entry { series, fingerprint, newest_ms, newest_bits, is_hollow, labels }
+    }
 }
 
 /// A checkpoint being written.
@@ -86,16 +95,14 @@ struct Last {
     canonical: Vec<u8>,
     /// Where each label ends.
     ends: Vec<usize>,
-    /// The same two of the series that comes next, while it is read.
-    next: (Vec<u8>, Vec<usize>),
 }
 
 impl Last {
-    fn set(&mut self, entry: &Entry<'_>) {
+    fn set(&mut self, entry: &Entry<&[u8]>) {
         (self.series, self.newest_ms) = (entry.series, entry.newest_ms);
         self.canonical.clear();
-        self.canonical.extend_from_slice(entry.canonical);
-        put_ends(entry.canonical, &mut self.ends);
+        self.canonical.extend_from_slice(entry.labels);
+        put_ends(entry.labels, &mut self.ends);
     }
 }
 
@@ -151,14 +158,15 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds a series.
-    pub fn push(&mut self, entry: Entry<'_>) -> io::Result<()> {
+    pub fn push(&mut self, entry: Entry<&[u8]>) -> io::Result<()> {
         let last = &self.last;
         let series = u64::from(entry.series.wrapping_sub(last.series));
         push_varint(&mut self.buffer, series << 1 | u64::from(entry.is_hollow));
+        self.buffer.extend_from_slice(&entry.fingerprint.to_le_bytes());
         push_zigzag(&mut self.buffer, entry.newest_ms.wrapping_sub(last.newest_ms));
         push_varint(&mut self.buffer, entry.newest_bits.swap_bytes());
-        put_ends(entry.canonical, &mut self.ends);
-        let own = |at: usize| label(entry.canonical, &self.ends, at);
+        put_ends(entry.labels, &mut self.ends);
+        let own = |at: usize| label(entry.labels, &self.ends, at);
         let before = |at: usize| label(&last.canonical, &last.ends, at);
         let (count, count_before) = (self.ends.len(), last.ends.len());
         let most = count.min(count_before).min(SHARED_MAX);
@@ -216,11 +224,13 @@ pub struct Checkpoint {
 pub enum Item<'a> {
     /// An exemplar, of the series with these labels in canonical form; oldest first.
     Exemplar(&'a [u8], Exemplar),
-    /// A series.
-    Series(Entry<'a>),
+    /// A label in canonical form. The first has the number 0, the next one 1, and so on.
+    Label(&'a [u8]),
+    /// A series, by the numbers of its labels, which are in the order of their names.
+    Series(Entry<&'a [u32]>),
 }
 
-/// Reads a checkpoint and hands each exemplar and each series to `visit`.
+/// Reads a checkpoint and hands each exemplar, each label and each series to `visit`.
 pub fn read(
     path: &Path,
     bytes: &[u8],
@@ -248,14 +258,15 @@ pub fn read(
             read_exemplar(&mut cursor, 0).ok_or_else(|| corrupt(at, "exemplar is damaged"))?;
         visit(Item::Exemplar(canonical, exemplar)).map_err(|reason| corrupt(at, reason))?;
     }
-    let (mut numbered, mut last) = (Vec::new(), Last::default());
-    // Each label of a series is written out once at least, so none is longer than all of this.
-    let canonical_bytes_max = content.len();
+    let mut reader = Reader::default();
     while !cursor.is_empty() {
-        let at = cursor.at();
-        let entry = read_entry(&mut cursor, &mut numbered, &mut last, canonical_bytes_max);
-        let entry = entry.filter(|own| own.series < NUMBERS_MAX);
+        let (at, label_count) = (cursor.at(), reader.labels.len());
+        let entry = reader.read(&mut cursor).filter(|own| own.series < NUMBERS_MAX);
         let entry = entry.ok_or_else(|| corrupt(at, "series is damaged"))?;
+        for label in &reader.labels[label_count..] {
+            visit(Item::Label(label.text)).map_err(|reason| corrupt(at, reason))?;
+        }
+        let entry = entry.with_labels(&*reader.own);
         visit(Item::Series(entry)).map_err(|reason| corrupt(at, reason))?;
     }
     Ok(checkpoint)
@@ -275,62 +286,79 @@ fn read_head(cursor: &mut Cursor<'_>) -> Option<Checkpoint> {
     Some(Checkpoint { sequence, metadata })
 }
 
-/// The bytes of one label: a name and a value, with their ends.
-fn whole_label(label: &[u8]) -> Option<&[u8]> {
-    let mut ends = memchr::memchr_iter(END, label);
-    let is_whole = ends.next().is_some() && ends.next()? + 1 == label.len();
-    is_whole.then_some(label)
+/// What was read so far.
+#[derive(Default)]
+struct Reader<'a> {
+    series: SeriesRef,
+    newest_ms: i64,
+    /// All labels that were written out.
+    labels: Vec<Label<'a>>,
+    /// Numbers of the labels of the series that was read last, and of the one before.
+    own: Vec<u32>,
+    last: Vec<u32>,
 }
 
-fn read_entry<'a, 'b>(
-    cursor: &mut Cursor<'b>,
-    numbered: &mut Vec<&'b [u8]>,
-    last: &'a mut Last,
-    canonical_bytes_max: usize,
-) -> Option<Entry<'a>> {
-    let number = cursor.varint()?;
-    let (series, is_hollow) = (u32::try_from(number >> 1).ok()?, number & 1 == 1);
-    let series = last.series.wrapping_add(series);
-    let newest_ms = last.newest_ms.wrapping_add(cursor.zigzag()?);
-    let newest_bits = cursor.varint()?.swap_bytes();
-    let shared = usize::from(*cursor.take(1)?.first()?);
-    let (head, tail) = (shared >> 4, shared & SHARED_MAX);
-    let count_before = last.ends.len();
-    if count_before < head + tail {
-        return None;
+struct Label<'a> {
+    text: &'a [u8],
+    name: &'a [u8],
+}
+
+impl<'a> Label<'a> {
+    /// A name and a value, with their ends.
+    fn new(text: &'a [u8]) -> Option<Self> {
+        let mut ends = memchr::memchr_iter(END, text);
+        let name = &text[..ends.next()?];
+        (ends.next()? + 1 == text.len()).then_some(Self { text, name })
     }
-    let end_of = |count: usize| if count == 0 { 0 } else { last.ends[count - 1] };
-    let (canonical, ends) = &mut last.next;
-    canonical.clear();
-    canonical.extend_from_slice(&last.canonical[..end_of(head)]);
-    ends.clear();
-    ends.extend_from_slice(&last.ends[..head]);
-    for _ in 0..cursor.varint()? {
-        let label = if let Some(number) = cursor.varint()?.checked_sub(1) {
-            *numbered.get(usize::try_from(number).ok()?)?
-        } else {
-            let label = whole_label(cursor.sized()?)?;
-            if numbered.len() < NUMBERED_MAX {
-                numbered.push(label);
-            }
-            label
-        };
-        let tail_bytes = last.canonical.len() - end_of(count_before - tail);
-        if canonical_bytes_max < canonical.len() + label.len() + tail_bytes {
+}
+
+impl<'a> Reader<'a> {
+    /// The series at the cursor, but for its labels: these are in `own`.
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Option<Entry<()>> {
+        let number = cursor.varint()?;
+        let (series, is_hollow) = (u32::try_from(number >> 1).ok()?, number & 1 == 1);
+        self.series = self.series.wrapping_add(series);
+        let fingerprint = u128::from_le_bytes(*cursor.take(16)?.first_chunk()?);
+        self.newest_ms = self.newest_ms.wrapping_add(cursor.zigzag()?);
+        let newest_bits = cursor.varint()?.swap_bytes();
+        self.read_labels(cursor)?;
+        let (series, newest_ms) = (self.series, self.newest_ms);
+        // Zero stands for none.
+        (fingerprint != 0).then_some(Entry {
+            series,
+            fingerprint,
+            newest_ms,
+            newest_bits,
+            is_hollow,
+            labels: (),
+        })
+    }
+
+    fn read_labels(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
+        let shared = usize::from(cursor.u8()?);
+        let (head, tail) = (shared >> 4, shared & SHARED_MAX);
+        std::mem::swap(&mut self.last, &mut self.own);
+        let (last, own) = (&self.last, &mut self.own);
+        if last.len() < head + tail {
             return None;
         }
-        canonical.extend_from_slice(label);
-        ends.push(canonical.len());
+        own.clear();
+        own.extend_from_slice(&last[..head]);
+        for _ in 0..cursor.varint()? {
+            if let Some(number) = cursor.varint()?.checked_sub(1) {
+                own.push(u32::try_from(number).ok().filter(|_| number < self.labels.len() as u64)?);
+            } else {
+                own.push(self.labels.len() as u32);
+                self.labels.push(Label::new(cursor.sized()?)?);
+            }
+        }
+        let new_end = own.len();
+        own.extend_from_slice(&last[last.len() - tail..]);
+        // What is shared was in order there.
+        let seams = &own[head.saturating_sub(1)..own.len().min(new_end + 1)];
+        let name = |number: &u32| self.labels[*number as usize].name;
+        seams.is_sorted_by(|a, b| name(a) < name(b)).then_some(())
     }
-    let tail_start = end_of(count_before - tail);
-    let shift = canonical.len().wrapping_sub(tail_start);
-    let tail_ends = &last.ends[count_before - tail..];
-    ends.extend(tail_ends.iter().map(|end| end.wrapping_add(shift)));
-    canonical.extend_from_slice(&last.canonical[tail_start..]);
-    std::mem::swap(&mut last.canonical, &mut last.next.0);
-    std::mem::swap(&mut last.ends, &mut last.next.1);
-    (last.series, last.newest_ms) = (series, newest_ms);
-    Some(Entry { series, newest_ms, newest_bits, is_hollow, canonical: &last.canonical })
 }
 
 #[cfg(test)]
@@ -356,23 +384,34 @@ mod tests {
             (3, 0, 5, b"instance\xffy\xffjob\xffa\xff"),
         ];
         let mut writer = Writer::create(&disk, &path, 9, &metadata, &[]).unwrap();
-        for (series, newest_ms, newest_bits, canonical) in entries {
-            let is_hollow = series == 7;
-            let entry = Entry { series, newest_ms, newest_bits, is_hollow, canonical };
+        for (series, newest_ms, newest_bits, labels) in entries {
+            let (is_hollow, fingerprint) = (series == 7, !u128::from(series));
+            let entry = Entry { series, fingerprint, newest_ms, newest_bits, is_hollow, labels };
             writer.push(entry).unwrap();
         }
         writer.finish().unwrap();
         let bytes = disk.read(&path).unwrap();
-        let mut found = Vec::new();
+        let (mut found, mut labels) = (Vec::new(), Vec::new());
         let keep = &mut |item: Item<'_>| {
-            let Item::Series(own) = item else { return Err("no exemplar was written") };
-            assert_eq!(own.is_hollow, own.series == 7);
-            found.push((own.series, own.newest_ms, own.newest_bits, own.canonical.to_vec()));
+            match item {
+                Item::Exemplar(..) => return Err("no exemplar was written"),
+                Item::Label(label) => labels.push(label.to_vec()),
+                Item::Series(own) => {
+                    assert_eq!(
+                        (own.is_hollow, own.fingerprint),
+                        (own.series == 7, !u128::from(own.series))
+                    );
+                    let texts = own.labels.iter().map(|label| &*labels[*label as usize]);
+                    let canonical: Vec<u8> = texts.flatten().copied().collect();
+                    found.push((own.series, own.newest_ms, own.newest_bits, canonical));
+                }
+            }
             Ok(())
         };
         let checkpoint = read(&path, &bytes, keep).unwrap();
         assert_eq!(checkpoint, Checkpoint { sequence: 9, metadata: metadata.to_vec() });
         assert_eq!(found, entries.map(|own| (own.0, own.1, own.2, own.3.to_vec())));
+        assert_eq!(labels.len(), 4, "each is written out once");
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;
@@ -381,28 +420,37 @@ mod tests {
         }
     }
 
-    /// A label that is written out once and asked for many times.
+    /// A label that is written out once and asked for many times, and others.
     #[test]
-    fn a_series_is_not_longer_than_the_file() {
+    fn a_series_has_each_name_once_and_in_order() {
         let disk = SimDisk::new(1);
         disk.create_dir_all(Path::new("/r")).unwrap();
         let path = Path::new("/r").join(file_name(3));
-        let label = [b"a\xff".as_slice(), &[b'x'; 1_000], b"\xff"].concat();
-        for (again, is_fine) in [(0, true), (20, false)] {
+        let cases: [(&[&[u8]], bool); 7] = [
+            (&[b"a\xff1\xffb\xff1\xff", b"a\xff1\xffb\xff2\xff"], true),
+            (&[b"a\xff1\xffc\xff1\xff", b"a\xff1\xffb\xff2\xffc\xff1\xff"], true),
+            (&[b"a\xff1\xffa\xff1\xff"], false),
+            (&[b"b\xff1\xffa\xff1\xff"], false),
+            (&[b"b\xff1\xffc\xff1\xff", b"b\xff1\xffa\xff1\xff"], false),
+            (&[b"b\xff1\xffc\xff1\xff", b"d\xff1\xffc\xff1\xff"], false),
+            (&[b"b\xff1\xffc\xff1\xff", b"b\xff1\xffc\xff1\xffa\xff1\xff"], false),
+        ];
+        for (series, is_fine) in cases {
             let mut writer = Writer::create(&disk, &path, 9, &[], &[]).unwrap();
-            let canonical = label.repeat(1 + again);
-            let entry = Entry {
-                series: 1,
-                newest_ms: 0,
-                newest_bits: 0,
-                is_hollow: false,
-                canonical: &canonical,
-            };
-            writer.push(entry).unwrap();
+            for (number, labels) in (0..).zip(series) {
+                let entry = Entry {
+                    series: number,
+                    fingerprint: 1,
+                    newest_ms: 0,
+                    newest_bits: 0,
+                    is_hollow: false,
+                    labels: *labels,
+                };
+                writer.push(entry).unwrap();
+            }
             writer.finish().unwrap();
             let bytes = disk.read(&path).unwrap();
-            assert!(bytes.len() < 2_000);
-            assert_eq!(read(&path, &bytes, &mut |_| Ok(())).is_ok(), is_fine);
+            assert_eq!(read(&path, &bytes, &mut |_| Ok(())).is_ok(), is_fine, "{series:?}");
         }
     }
 }

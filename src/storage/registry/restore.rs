@@ -2,8 +2,8 @@
 
 use roaring::RoaringBitmap;
 
+use super::sets::LabelRef;
 use super::{Registry, SeriesRef};
-use crate::storage::fingerprint::parse_canonical;
 use crate::storage::index::collect::Collector;
 use crate::storage::index::postings::HeadIndex;
 
@@ -12,38 +12,87 @@ use crate::storage::index::postings::HeadIndex;
 pub struct Restoring {
     registry: Registry,
     collector: Collector,
+    /// Labels by their numbers in the checkpoint.
+    labels: Vec<LabelRef>,
+    own: Vec<LabelRef>,
 }
 
 impl Restoring {
-    /// Binds a number that a log file or a checkpoint tells.
+    /// Takes the next label of the checkpoint, in canonical form.
+    pub fn add_label(&mut self, text: &[u8]) -> Result<(), &'static str> {
+        self.labels.push(self.registry.sets.label(text)?);
+        Ok(())
+    }
+
+    /// Takes a series of the checkpoint, by the numbers of its labels there. Nothing finds it by
+    /// its fingerprint before [`Restoring::end_checkpoint`].
+    pub fn add(
+        &mut self,
+        series: SeriesRef,
+        fingerprint: u128,
+        labels: &[u32],
+    ) -> Result<(), &'static str> {
+        self.make_room(series);
+        let registry = &mut self.registry;
+        if registry.fingerprints[series as usize] != 0 {
+            return Err("number of a series stands twice");
+        }
+        self.own.clear();
+        for label in labels {
+            self.own.push(*self.labels.get(*label as usize).ok_or("unknown label")?);
+        }
+        registry.fingerprints[series as usize] = fingerprint;
+        registry.spans[series as usize] = registry.sets.push(&self.own);
+        self.collector.add(series, &self.own);
+        self.flush_full();
+        Ok(())
+    }
+
+    /// All series of the checkpoint were added.
+    pub fn end_checkpoint(&mut self) {
+        self.labels = Vec::new();
+        self.registry.fill_table();
+    }
+
+    /// Binds a number that a log file tells.
     pub fn bind(
         &mut self,
         series: SeriesRef,
         fingerprint: u128,
         canonical: &[u8],
     ) -> Result<(), &'static str> {
+        self.make_room(series);
         let registry = &mut self.registry;
-        if series as usize >= registry.fingerprints.len() {
-            registry.extend(series);
-        }
         let own = registry.fingerprints[series as usize];
         if own == fingerprint {
             return Ok(());
         }
+        registry.sets.read(canonical)?;
         let other = registry.find(fingerprint);
         if own != 0 || other.is_some() {
             // Freed and bound again after the checkpoint: the number, or the labels.
-            parse_canonical(canonical).ok_or("label set is damaged")?;
-            self.collector.flush(&mut registry.index);
+            self.collector.flush(registry.sets.sets(), &mut registry.index);
             let outdated = (own != 0).then_some(series).into_iter().chain(other);
             outdated.for_each(|series| registry.unbind(series));
         }
-        self.collector.add(series, canonical)?;
-        registry.bind_unlisted(series, fingerprint, canonical);
-        if self.collector.is_full() {
-            self.collector.flush(&mut registry.index);
-        }
+        self.collector.add(series, registry.sets.last_read());
+        registry.fingerprints[series as usize] = fingerprint;
+        registry.spans[series as usize] = registry.sets.push_last_read();
+        registry.add_to_table(series, fingerprint);
+        self.flush_full();
         Ok(())
+    }
+
+    fn make_room(&mut self, series: SeriesRef) {
+        if series as usize >= self.registry.fingerprints.len() {
+            self.registry.extend(series);
+        }
+    }
+
+    fn flush_full(&mut self) {
+        if self.collector.is_full() {
+            self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
+        }
     }
 
     /// The fingerprint of a bound number; 0 when it is free.
@@ -53,14 +102,14 @@ impl Restoring {
 
     /// The label index of all series so far.
     pub fn index(&mut self) -> &HeadIndex {
-        self.collector.flush(&mut self.registry.index);
+        self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
         &self.registry.index
     }
 
     /// When everything is read. `named` are the numbers that log files name: they are not free,
     /// even when their definition is lost, because another series would get their samples.
     pub fn finish(mut self, named: &RoaringBitmap) -> Registry {
-        self.collector.flush(&mut self.registry.index);
+        self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
         let mut registry = self.registry;
         if let Some(last) = named.max().filter(|last| *last as usize >= registry.bound_max()) {
             registry.extend(last);
