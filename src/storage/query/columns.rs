@@ -7,6 +7,7 @@
 //! is before stays as it is, because files only grow.
 
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -433,33 +434,39 @@ impl LogView {
         slots: &[Wanted],
         take: &mut dyn FnMut(usize, Piece),
     ) {
-        // Mostly all series of a group have the same rows.
-        let mut last: Option<(usize, Option<Cut>)> = None;
+        // Mostly all series of a group have the same rows, or those until or from some moment.
+        let (mut last, mut part): (Option<(usize, Option<Cut>)>, Option<Cut>) = (None, None);
         let mut gathered: Option<Arc<[i64]>> = None;
         for own in slots {
             let Some(column) = columns.by_slot.get(own.slot as usize) else { continue };
             let Some(values) = &column.values else { continue };
             let skipped = column.skipped.min(visible);
             let times = columns.times.get(skipped..visible).unwrap_or_default();
-            if column.present.is_empty() {
-                let cut = || self.cut(own.group, skipped, times);
-                let cut = if skipped == 0 {
-                    whole.get_or_init(cut)
-                } else {
-                    if last.as_ref().is_none_or(|(rows, _)| *rows != skipped) {
-                        last = Some((skipped, cut()));
-                    }
-                    last.as_ref().map_or(&None, |(_, cut)| cut)
-                };
-                if let Some(cut) = cut {
-                    if cut.start < cut.end && cut.end <= values.len() {
-                        let values = Slice::new(Arc::clone(values), cut.start..cut.end);
-                        take(own.target as usize, (Arc::clone(&cut.times), values));
-                    }
+            let cut = || self.cut(own.group, skipped, times);
+            let cut = if skipped == 0 {
+                whole.get_or_init(cut)
+            } else {
+                if last.as_ref().is_none_or(|(rows, _)| *rows != skipped) {
+                    last = Some((skipped, cut()));
+                }
+                last.as_ref().map_or(&None, |(_, cut)| cut)
+            };
+            if let Some(cut) = cut
+                && let Some(rows) = column.neighbours(cut.rows.clone())
+            {
+                if rows.is_empty() || values.len() < rows.end {
                     continue;
                 }
-            }
-            if let Some(mut piece) = column.gather(values, times, self.range) {
+                let cut = if rows == cut.rows {
+                    cut
+                } else {
+                    let known =
+                        part.take().filter(|own| (own.skipped, &own.rows) == (skipped, &rows));
+                    part.insert(known.unwrap_or_else(|| self.part(own.group, skipped, times, rows)))
+                };
+                let values = Slice::new(Arc::clone(values), cut.rows.clone());
+                take(own.target as usize, (Arc::clone(&cut.times), values));
+            } else if let Some(mut piece) = column.gather(values, times, self.range) {
                 // Gaps are mostly those of the whole group.
                 match &gathered {
                     Some(last) if **last == *piece.0 => piece.0 = Arc::clone(last),
@@ -477,16 +484,23 @@ impl LogView {
         }
         let start = times.partition_point(|ms| *ms < self.range.min_ms);
         let end = times.partition_point(|ms| *ms <= self.range.max_ms).max(start);
-        let key = (group, skipped + start, skipped + end);
-        Some(Cut { start, end, times: self.times.of(key, &times[start..end]) })
+        Some(self.part(group, skipped, times, start..end))
+    }
+
+    /// Some of the timestamps from row `skipped` on.
+    fn part(&self, group: u32, skipped: usize, times: &[i64], rows: Range<usize>) -> Cut {
+        let key = (group, skipped + rows.start, skipped + rows.end);
+        let times = self.times.of(key, &times[rows.clone()]);
+        Cut { skipped, rows, times }
     }
 }
 
 /// Neighbouring rows.
 #[derive(Clone)]
 struct Cut {
-    start: usize,
-    end: usize,
+    /// Rows of the group that are not counted.
+    skipped: usize,
+    rows: Range<usize>,
     times: Arc<[i64]>,
 }
 
@@ -540,6 +554,28 @@ impl Growing {
 impl Column {
     fn has(&self, at: usize) -> bool {
         self.present.is_empty() || self.present[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    /// The rows among some that have a sample, when there is none without one between them.
+    fn neighbours(&self, rows: Range<usize>) -> Option<Range<usize>> {
+        if self.present.is_empty() || rows.is_empty() {
+            return Some(rows);
+        }
+        let (mut first, mut end, mut count) = (rows.end, rows.start, 0);
+        for word in rows.start / 64..rows.end.div_ceil(64) {
+            let mut bits = self.present.get(word).copied().unwrap_or_default();
+            bits &= u64::MAX << rows.start.saturating_sub(word * 64);
+            bits &= u64::MAX >> ((word + 1) * 64).saturating_sub(rows.end);
+            if bits != 0 {
+                first = first.min(word * 64 + bits.trailing_zeros() as usize);
+                end = (word + 1) * 64 - bits.leading_zeros() as usize;
+                count += bits.count_ones() as usize;
+            }
+        }
+        if count == 0 {
+            return Some(rows.start..rows.start);
+        }
+        (end - first == count).then_some(first..end)
     }
 
     /// The samples of rows with these timestamps that lie in the range, in order of time; of equal

@@ -140,6 +140,40 @@ fn a_query_keeps_to_what_was_there_when_it_began() {
 }
 
 #[test]
+fn series_that_come_and_go_share_their_timestamps() {
+    let storage = Machine::new(1).open();
+    let lives = [0..200, 0..90, 0..90, 70..200, 70..200, 70..150, 70..150, 180..200];
+    for row in 0..200 {
+        let alive = (0..).zip(&lives).filter(|(_, life)| life.contains(&row));
+        let at = NOW_MS + row * 1000;
+        let samples: Vec<_> = alive.map(|(i, _)| (labels("m", i), at, row as f64)).collect();
+        append(&storage, &samples);
+    }
+    for seen in [0..200, 80..81, 63..129, 75..160] {
+        let range =
+            TimeRange { min_ms: NOW_MS + seen.start * 1000, max_ms: NOW_MS + seen.end * 1000 - 1 };
+        let found = storage.select(&[], range, &SelectHints::default()).unwrap();
+        let block = found.block(0, found.len()).unwrap();
+        let rows: Vec<Vec<i64>> = block
+            .series
+            .iter()
+            .map(|own| own.runs.iter().flat_map(|run| run.timestamps_ms.iter().copied()).collect())
+            .collect();
+        for (i, life) in lives.iter().enumerate() {
+            let (start, end) = (life.start.max(seen.start), life.end.min(seen.end));
+            let own = rows.get(i).cloned().unwrap_or_default();
+            assert_eq!(own, (start..end).map(|row| NOW_MS + row * 1000).collect::<Vec<_>>());
+        }
+        for pair in [[1, 2], [3, 4], [5, 6]] {
+            let [one, other] = pair.map(|i| &block.series[i].runs);
+            if let ([one], [other]) = (&one[..], &other[..]) {
+                assert!(Arc::ptr_eq(&one.timestamps_ms, &other.timestamps_ms));
+            }
+        }
+    }
+}
+
+#[test]
 fn only_series_with_a_chunk_in_the_range_are_listed() {
     let machine = Machine::new(1);
     let storage = machine.open();
