@@ -21,7 +21,9 @@ pub fn push_query_data(out: &mut Vec<u8>, value: &Value, stats: Option<&str>) {
     push(out, kind);
     push(out, "\",\"result\":");
     match value {
-        Value::Scalar { timestamp_ms, value } => push_point(out, *timestamp_ms, *value),
+        Value::Scalar { timestamp_ms, value } => {
+            push_point(out, &mut PointBegin::default(), *timestamp_ms, *value);
+        }
         Value::String { timestamp_ms, value } => {
             out.push(b'[');
             push_seconds(out, *timestamp_ms);
@@ -29,21 +31,24 @@ pub fn push_query_data(out: &mut Vec<u8>, value: &Value, stats: Option<&str>) {
             push_text(out, value);
             out.push(b']');
         }
-        Value::Vector(samples) => push_list(out, samples, |out, sample| {
-            push(out, "{\"metric\":");
-            push_labels(out, &sample.labels);
-            match &sample.histogram {
-                None => {
-                    push(out, ",\"value\":");
-                    push_point(out, sample.timestamp_ms, sample.value);
+        Value::Vector(samples) => {
+            let mut begin = PointBegin::default();
+            push_list(out, samples, |out, sample| {
+                push(out, "{\"metric\":");
+                push_labels(out, &sample.labels);
+                match &sample.histogram {
+                    None => {
+                        push(out, ",\"value\":");
+                        push_point(out, &mut begin, sample.timestamp_ms, sample.value);
+                    }
+                    Some(histogram) => {
+                        push(out, ",\"histogram\":");
+                        push_histogram_point(out, sample.timestamp_ms, histogram);
+                    }
                 }
-                Some(histogram) => {
-                    push(out, ",\"histogram\":");
-                    push_histogram_point(out, sample.timestamp_ms, histogram);
-                }
-            }
-            out.push(b'}');
-        }),
+                out.push(b'}');
+            });
+        }
         Value::Matrix(series) => push_list(out, series, |out, series| {
             turns::pass();
             push(out, "{\"metric\":");
@@ -82,7 +87,7 @@ pub fn query_data_bytes(value: &Value) -> usize {
             (all.len(), points, labels_bytes(all.first().map(|own| &own.labels)))
         }
     };
-    64 + count * (32 + labels) + points * POINT_BYTES
+    64 + count * (32 + labels) + points * POINT_BYTES + POINTS_TOGETHER * POINT_BYTES_MAX
 }
 
 /// Series with their exemplars.
@@ -174,30 +179,41 @@ fn push_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
     out.push(b'}');
 }
 
+/// A list of points, at least one.
 fn push_points(out: &mut Vec<u8>, points: &[(i64, f64)]) {
     let mut begin = PointBegin::default();
-    push_list(out, points, |out, (timestamp_ms, value)| {
-        out.extend_from_slice(begin.of(*timestamp_ms));
-        push_value(out, *value);
-    });
+    let (start, mut end) = (out.len(), out.len());
+    for points in points.chunks(POINTS_TOGETHER) {
+        out.resize(end + points.len() * POINT_BYTES_MAX, 0);
+        for (timestamp_ms, value) in points {
+            end += begin.put(&mut out[end..], *timestamp_ms, *value);
+        }
+    }
+    out.truncate(end);
+    // In place of the first comma.
+    out[start] = b'[';
+    out.push(b']');
 }
 
-fn push_point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
-    out.extend_from_slice(PointBegin::default().of(timestamp_ms));
-    push_value(out, value);
+fn push_point(out: &mut Vec<u8>, begin: &mut PointBegin, timestamp_ms: i64, value: f64) {
+    let mut point = [0; POINT_BYTES_MAX];
+    let end = begin.put(&mut point, timestamp_ms, value);
+    out.extend_from_slice(&point[1..end]);
 }
 
-/// The rest of a point.
-fn push_value(out: &mut Vec<u8>, value: f64) {
-    float::with_json(value, |text| push(out, text));
-    push(out, "\"]");
-}
+/// More bytes than a point takes: a comma, a moment and a value.
+const POINT_BYTES_MAX: usize = 64;
+/// Points that there is room made for at a time.
+const POINTS_TOGETHER: usize = 64;
+/// More bytes than a point takes up to its value.
+const BEGIN_BYTES_MAX: usize = 32;
 
-/// How a point begins, up to its value: `[1435781430,"`. Mostly only the last four digits differ
+/// How a point begins, up to its value: `,[1435781430,"`. Mostly only the last four digits differ
 /// from the point before.
 #[derive(Default)]
 struct PointBegin {
-    text: Vec<u8>,
+    text: [u8; BEGIN_BYTES_MAX],
+    len: usize,
     /// Seconds without their last four digits, while the text has whole seconds; 0: it has not.
     high: u64,
 }
@@ -214,27 +230,55 @@ const PAIRS: [[u8; 2]; 100] = {
 };
 
 impl PointBegin {
-    fn of(&mut self, timestamp_ms: i64) -> &[u8] {
+    /// Writes a point with a comma before it; says how long it is.
+    fn put(&mut self, out: &mut [u8], timestamp_ms: i64, value: f64) -> usize {
+        self.set(timestamp_ms);
+        let out = &mut out[..POINT_BYTES_MAX];
+        out[..BEGIN_BYTES_MAX].copy_from_slice(&self.text);
+        let end = self.len + float::with_json(value, |text| put(&mut out[self.len..], text));
+        out[end..end + 2].copy_from_slice(b"\"]");
+        end + 2
+    }
+
+    fn set(&mut self, timestamp_ms: i64) {
         let magnitude = timestamp_ms.unsigned_abs();
         let (seconds, is_whole) = (magnitude / 1000, magnitude.is_multiple_of(1000));
         let (high, low) = (seconds / 10_000, (seconds % 10_000) as usize);
-        if 0 <= timestamp_ms
-            && is_whole
-            && 0 < high
-            && high == self.high
-            && let Some((_, [a, b, c, d, _, _])) = self.text.split_last_chunk_mut()
-        {
-            [*a, *b] = PAIRS[low / 100];
-            [*c, *d] = PAIRS[low % 100];
-        } else {
-            self.text.clear();
-            self.text.push(b'[');
-            push_seconds(&mut self.text, timestamp_ms);
-            push(&mut self.text, ",\"");
-            self.high = if 0 <= timestamp_ms && is_whole { high } else { 0 };
+        let is_plain = 0 <= timestamp_ms && is_whole;
+        if is_plain && 0 < high && high == self.high {
+            let end = self.len - 2;
+            self.text[end - 4..end - 2].copy_from_slice(&PAIRS[low / 100]);
+            self.text[end - 2..end].copy_from_slice(&PAIRS[low % 100]);
+            return;
         }
-        &self.text
+        let mut text = b",[".to_vec();
+        push_seconds(&mut text, timestamp_ms);
+        push(&mut text, ",\"");
+        self.text[..text.len()].copy_from_slice(&text);
+        self.len = text.len();
+        self.high = if is_plain { high } else { 0 };
     }
+}
+
+/// Copies a short text without a call; says how long it is.
+fn put(out: &mut [u8], text: &str) -> usize {
+    let (text, len) = (text.as_bytes(), text.len());
+    let out = &mut out[..len];
+    match len {
+        0..4 => out.iter_mut().zip(text).for_each(|(out, byte)| *out = *byte),
+        4..8 => put_ends::<4>(out, text),
+        8..16 => put_ends::<8>(out, text),
+        _ => put_ends::<16>(out, text),
+    }
+    len
+}
+
+/// Copies a text of one or two times `N` bytes.
+fn put_ends<const N: usize>(out: &mut [u8], text: &[u8]) {
+    debug_assert!((N..=2 * N).contains(&text.len()), "numbers are short");
+    let last = text.len() - N;
+    out[..N].copy_from_slice(&text[..N]);
+    out[last..].copy_from_slice(&text[last..]);
 }
 
 /// Decimal seconds with as many of three decimals as needed.
@@ -300,14 +344,35 @@ mod tests {
             1_795_300_007_000,
             i64::MAX,
         ];
+        let point = |begin: &mut PointBegin, ms| {
+            let mut out = Vec::new();
+            push_point(&mut out, begin, ms, 0.5);
+            String::from_utf8(out).unwrap()
+        };
         let mut begin = PointBegin::default();
         for ms in moments_ms {
             let number = ms as f64 / 1000.0;
-            let text = String::from_utf8(begin.of(ms).to_vec()).unwrap();
-            let seconds = text.strip_prefix('[').and_then(|text| text.strip_suffix(",\""));
+            let text = point(&mut begin, ms);
+            let seconds = text.strip_prefix('[').and_then(|text| text.strip_suffix(",\"0.5\"]"));
             assert_eq!(seconds.unwrap().parse(), Ok(number), "{text}");
-            assert_eq!(PointBegin::default().of(ms), text.as_bytes(), "alone");
+            assert_eq!(point(&mut PointBegin::default(), ms), text, "alone");
         }
+    }
+
+    #[test]
+    fn numbers_of_any_length_have_room() {
+        let values = [-0.0, 1.0, -12.5, 0.1 + 0.2, -1e-5 / 3.0, -1e-6 / 3.0, f64::MIN, -1e21 / 3.0]
+            .into_iter()
+            .chain((0..400).map(|at| -1.0_f64.exp2() * 1.7_f64.powi(at - 200)));
+        let points: Vec<_> = values.map(|value| (i64::MIN, value)).collect();
+        let mut out = Vec::new();
+        push_points(&mut out, &points);
+        let mut expected = String::new();
+        for (_, value) in &points {
+            let seconds = "-9223372036854775.808";
+            expected += &format!(",[{seconds},\"{}\"]", float::format_json(*value));
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), format!("[{}]", &expected[1..]));
     }
 
     #[test]
