@@ -251,6 +251,57 @@ pub(super) fn stretch(stretch: Stretch<'_>) {
     fastest(stretch);
 }
 
+/// How far the samples of each step reach, and how far a change between them is stretched where
+/// nothing else limits that.
+pub(super) struct Settle<'a> {
+    /// Intervals between the samples.
+    pub(super) gaps: &'a [f64],
+    /// Milliseconds from the first to the last sample, from the border of the range to the first one
+    /// and from the last one to the other border; become the seconds that count.
+    pub(super) sampled: &'a mut [f64],
+    pub(super) to_start: &'a mut [f64],
+    pub(super) to_end: &'a mut [f64],
+    /// The result; of rates, divided by the seconds of the range.
+    pub(super) factors: &'a mut [f64],
+    pub(super) rate_factors: &'a mut [f64],
+    pub(super) seconds: f64,
+}
+
+/// All the way to the border where a sample is close to it, else half an interval.
+#[expect(clippy::inline_always, reason = "compiled into each form of its kernels")]
+#[inline(always)]
+pub(super) fn settled(way: f64, gap: f64) -> f64 {
+    if gap * 1.1 <= way { gap / 2.0 } else { way }
+}
+
+impl Kernel for Settle<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) {
+        let count = self.gaps.len();
+        let (sampled, factors) = (&mut self.sampled[..count], &mut self.factors[..count]);
+        let (to_start, to_end) = (&mut self.to_start[..count], &mut self.to_end[..count]);
+        let rate_factors = &mut self.rate_factors[..count];
+        for at in 0..count {
+            let seconds = sampled[at] / 1000.0;
+            let gap = seconds / self.gaps[at];
+            let gap = if self.gaps[at] == 0.0 { 0.0 } else { gap };
+            sampled[at] = seconds;
+            to_start[at] = settled(to_start[at] / 1000.0, gap);
+            to_end[at] = settled(to_end[at] / 1000.0, gap);
+            factors[at] = stretch_factor(seconds, to_start[at], to_end[at]);
+            rate_factors[at] = factors[at] / self.seconds;
+        }
+    }
+}
+
+/// Settles how far each step reaches.
+pub(super) fn settle(settle: Settle<'_>) {
+    fastest(settle);
+}
+
 /// Sums with what rounding lost; see [`crate::model::kahan::Kahan`].
 pub(super) struct AddColumn<'a> {
     /// -0 as long as nothing was added.
@@ -375,6 +426,42 @@ mod tests {
             };
             let expected: Vec<f64> = (0..37).map(one).collect();
             prop_assert_eq!(bits(&results[0]), bits(&expected));
+        }
+
+        #[test]
+        fn all_forms_settle_alike(
+            ways in prop::collection::vec((0..9000_u32, 0..9000_u32, 0..9000_u32, 0..5_u8), 37),
+        ) {
+            let column = |of: fn(&(u32, u32, u32, u8)) -> u32| -> Vec<f64> {
+                ways.iter().map(|own| f64::from(of(own))).collect()
+            };
+            let gaps: Vec<f64> = ways.iter().map(|own| f64::from(own.3)).collect();
+            let results = [true, false].map(|fast| {
+                let mut columns = [column(|own| own.0), column(|own| own.1), column(|own| own.2)];
+                let (mut factors, mut rate_factors) = (vec![0.0; 37], vec![0.0; 37]);
+                let [sampled, to_start, to_end] = &mut columns;
+                let work = Settle {
+                    gaps: &gaps,
+                    sampled,
+                    to_start,
+                    to_end,
+                    factors: &mut factors,
+                    rate_factors: &mut rate_factors,
+                    seconds: 300.0,
+                };
+                if fast { settle(work) } else { work.run() }
+                [&columns.concat()[..], &factors, &rate_factors].concat()
+            });
+            prop_assert_eq!(bits(&results[0]), bits(&results[1]));
+            for (at, (sampled, to_start, to_end, gaps)) in ways.into_iter().enumerate() {
+                let seconds = |ms: u32| f64::from(ms) / 1000.0;
+                let gap = if gaps == 0 { 0.0 } else { seconds(sampled) / f64::from(gaps) };
+                let (start, end) = (settled(seconds(to_start), gap), settled(seconds(to_end), gap));
+                let factor = stretch_factor(seconds(sampled), start, end);
+                let own = [seconds(sampled), start, end, factor, factor / 300.0];
+                let found: Vec<f64> = results[0].iter().skip(at).step_by(37).copied().collect();
+                prop_assert_eq!(bits(&found), bits(&own));
+            }
         }
 
         #[test]

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 
 use super::super::absent;
-use super::super::kernels::{self, Stretch, stretch_factor};
+use super::super::kernels::{self, Settle, Stretch};
 use super::over_range::{RangeFunction, Windowed};
-use super::rate::{Reach, range_seconds};
+use super::rate::range_seconds;
 
 /// What the times alone say about the extrapolation, of each step.
 #[derive(Debug)]
@@ -30,44 +30,43 @@ pub(in super::super) struct Reaches {
 
 impl Reaches {
     fn new(series: &Windowed<'_>) -> Self {
-        let count = series.frame.steps.count;
-        let column = || Vec::with_capacity(count);
+        let (times, frame) = (series.timestamps_ms, series.frame);
+        let count = frame.steps.count;
         let mut own = Self {
             first: Vec::with_capacity(count),
             last: Vec::with_capacity(count),
-            sampled: column(),
-            to_start: column(),
-            to_end: column(),
-            factors: column(),
-            rate_factors: column(),
+            sampled: Vec::with_capacity(count),
+            to_start: Vec::with_capacity(count),
+            to_end: Vec::with_capacity(count),
+            factors: vec![0.0; count],
+            rate_factors: vec![0.0; count],
             present: Vec::with_capacity(count),
             sliding: None,
         };
-        for step in 0..count {
-            let (first, end) = series.bounds(step);
-            let has_two = first + 2 <= end;
-            let (first, last) = if has_two { (first, end - 1) } else { (0, 0) };
-            let (first_ms, last_ms) = (series.timestamps_ms[first], series.timestamps_ms[last]);
-            let range_end_ms = series.frame.end_ms(step);
-            let range_start_ms = range_end_ms - series.frame.range_ms;
-            let reach = Reach {
-                to_start: (first_ms - range_start_ms) as f64 / 1000.0,
-                to_end: (range_end_ms - last_ms) as f64 / 1000.0,
-                sampled: (last_ms - first_ms) as f64 / 1000.0,
-                gaps: last - first,
-                since_origin: None,
-            };
-            let reach = reach.settled();
-            own.first.push(first as u32);
-            own.last.push(last as u32);
-            own.sampled.push(reach.sampled);
-            own.to_start.push(reach.to_start);
-            own.to_end.push(reach.to_end);
-            let factor = stretch_factor(reach.sampled, reach.to_start, reach.to_end);
-            own.factors.push(factor);
-            own.rate_factors.push(factor / range_seconds(series));
+        let mut gaps = Vec::with_capacity(count);
+        for (step, (first, end)) in series.windows.first.iter().zip(&series.windows.end).enumerate()
+        {
+            let has_two = first + 2 <= *end;
+            let (first, last) = if has_two { (*first, end - 1) } else { (0, 0) };
+            let (first_ms, last_ms) = (times[first as usize], times[last as usize]);
+            let end_ms = frame.end_ms(step);
+            own.first.push(first);
+            own.last.push(last);
+            own.sampled.push((last_ms - first_ms) as f64);
+            own.to_start.push((first_ms - (end_ms - frame.range_ms)) as f64);
+            own.to_end.push((end_ms - last_ms) as f64);
             own.present.push(if has_two { u64::MAX } else { 0 });
+            gaps.push(f64::from(last - first));
         }
+        kernels::settle(Settle {
+            gaps: &gaps,
+            sampled: &mut own.sampled,
+            to_start: &mut own.to_start,
+            to_end: &mut own.to_end,
+            factors: &mut own.factors,
+            rate_factors: &mut own.rate_factors,
+            seconds: range_seconds(series),
+        });
         let slides = |positions: &[u32]| positions.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         if !own.present.contains(&0) && slides(&own.first) && slides(&own.last) {
             let start = own.first.first().zip(own.last.first());

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use crate::promql::ast::Boundary;
 
 use super::super::absent;
+use super::super::kernels::settled;
 use super::super::range::on_line;
 use super::extrapolate;
 use super::over_range::{RangeFunction, Window, Windowed};
@@ -168,9 +169,8 @@ impl Reach {
     /// How far the change is extrapolated: all the way where a sample is close to the border.
     pub(super) fn settled(self) -> Self {
         let gap = if self.gaps == 0 { 0.0 } else { self.sampled / self.gaps as f64 };
-        let threshold = gap * 1.1;
-        let settle = |way| if threshold <= way { gap / 2.0 } else { way };
-        Self { to_start: settle(self.to_start), to_end: settle(self.to_end), ..self }
+        let (to_start, to_end) = (settled(self.to_start, gap), settled(self.to_end, gap));
+        Self { to_start, to_end, ..self }
     }
 
     /// By how much a change from the first value on is stretched to stand for the range.
