@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use foldhash::HashMap;
 use futures_util::future::Either;
@@ -20,8 +19,9 @@ use tower::Service;
 use tower::layer::{LayerFn, layer_fn};
 
 use super::Services;
-use super::compress::compress;
+use super::compress::{accepts_gzip, pack};
 use super::respond::text;
+use super::workers::Workers;
 use crate::base::clock::Clock;
 use crate::base::metrics::{Distribution, Number, Registry, Vector};
 use crate::model::matcher::AnchoredRegex;
@@ -105,13 +105,13 @@ pub(super) fn wrap(gated: Router, open: Router, services: &Arc<Services>) -> Rou
         clock: Arc::clone(&services.clock),
         metrics: HttpMetrics::new(&services.metrics),
         origins: services.options.cors_origin.clone(),
+        workers: services.workers.clone(),
     });
     // Each call of `layer` costs every request some allocations.
     let services = Arc::clone(services);
-    let packing = middleware::from_fn_with_state(services.workers.clone(), compress);
     let gate = layer_fn(move |inner| Gate { services: Arc::clone(&services), inner });
-    let gated = gated.layer((packing.clone(), front(&shared), gate));
-    gated.merge(open.layer((packing, front(&shared))))
+    let gated = gated.layer((front(&shared), gate));
+    gated.merge(open.layer(front(&shared)))
 }
 
 fn front<S>(shared: &Arc<Shared>) -> LayerFn<impl Fn(S) -> Front<S> + Clone + use<S>> {
@@ -124,9 +124,11 @@ struct Shared {
     metrics: HttpMetrics,
     /// Whom browsers may tell our answers.
     origins: AnchoredRegex,
+    /// Pack what is large.
+    workers: Workers,
 }
 
-/// Measures requests, and answers what browsers ask before they send one.
+/// Measures requests, answers what browsers ask before they send one, and packs answers.
 #[derive(Clone)]
 struct Front<S> {
     shared: Arc<Shared>,
@@ -149,6 +151,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let shared = Arc::clone(&self.shared);
         let origin = request.headers().get(header::ORIGIN).cloned();
+        let takes_gzip = accepts_gzip(request.headers());
         let begun = shared.clock.monotonic();
         // The route, not the path: clients choose paths, and labels must be bounded.
         let handler = request.extensions().get::<MatchedPath>().cloned();
@@ -166,7 +169,7 @@ where
                 }
             };
             add_cors_headers(response.headers_mut(), origin, &shared.origins);
-            Ok(response)
+            Ok(pack(response, takes_gzip, &shared.workers).await)
         })
     }
 }
