@@ -83,11 +83,9 @@ impl Reaches {
             kernels::subtract(&values[last..][..out.len()], first, out);
             return Cow::Borrowed(first);
         }
-        let mut firsts = Vec::with_capacity(out.len());
-        for ((first, last), out) in self.first.iter().zip(&self.last).zip(out) {
-            let first = values[*first as usize];
+        let firsts: Vec<f64> = self.first.iter().map(|at| values[*at as usize]).collect();
+        for ((first, last), out) in firsts.iter().zip(&self.last).zip(out) {
             *out = values[*last as usize] - first;
-            firsts.push(first);
         }
         Cow::Owned(firsts)
     }
