@@ -405,7 +405,7 @@ impl Blocks {
         // What is merged shares the timestamps of what is not.
         if all.iter().any(|own| matches!(own, Gathering::Several(_))) {
             for own in &mut all {
-                if let Gathering::One((times, _)) = own {
+                if let Gathering::One(Piece { times, .. }) = own {
                     *times = sharing.share_slice(times);
                 }
             }
@@ -482,15 +482,15 @@ impl Gathering {
         if let Self::Nothing = self {
             *self = Self::One(piece);
         } else {
-            self.parts().push(Times::Shared(piece.0), piece.1.to_vec());
+            self.parts().push(Times::Shared(piece.times), piece.values.to_vec());
         }
     }
 
     fn parts(&mut self) -> &mut Parts {
         if !matches!(self, Self::Several(_)) {
             let before = std::mem::replace(self, Self::Several(Parts::default()));
-            if let (Self::One((times, values)), Self::Several(parts)) = (before, &mut *self) {
-                parts.push(Times::Shared(times), values.to_vec());
+            if let (Self::One(piece), Self::Several(parts)) = (before, &mut *self) {
+                parts.push(Times::Shared(piece.times), piece.values.to_vec());
             }
         }
         match self {
@@ -502,8 +502,9 @@ impl Gathering {
     fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
         match self {
             Self::Nothing => SeriesColumns::default(),
-            Self::One((timestamps_ms, values)) => {
-                let run = Run { timestamps_ms, values: Column::Floats(values), starts_ms: None };
+            Self::One(Piece { times, values, stale }) => {
+                let values = Column::Floats(values);
+                let run = Run { timestamps_ms: times, values, starts_ms: None, stale };
                 SeriesColumns { runs: smallvec![run] }
             }
             Self::Several(parts) => parts.finish(sharing),

@@ -265,6 +265,8 @@ pub struct Run {
     pub values: Column,
     /// When counting started, for each sample, 0 where that is not known; `None`: nowhere known.
     pub starts_ms: Option<Arc<[i64]>>,
+    /// The positions of stale markers among floats, ascending; `None`: somebody has to look.
+    pub stale: Option<Box<[u32]>>,
 }
 
 impl Run {
@@ -286,6 +288,7 @@ impl Run {
                 Column::Histograms(values) => Column::Histograms(values[start..end].into()),
             },
             starts_ms: self.starts_ms.as_ref().map(|starts| starts[start..end].into()),
+            stale: None,
         }))
     }
 }

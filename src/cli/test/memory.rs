@@ -287,7 +287,7 @@ fn runs<'a>(
         } else {
             Column::Histograms(chunk.iter().filter_map(histogram).collect())
         };
-        runs.push(Run { timestamps_ms, values, starts_ms: None });
+        runs.push(Run { timestamps_ms, values, starts_ms: None, stale: None });
     }
     runs
 }

@@ -16,7 +16,7 @@ use super::kernels::regular::Regular;
 use super::plan::{Kind, Node, Range, Shift, Subquery};
 use super::selector::Points;
 use super::series::{ItemLabels, histogram_at, weight};
-use super::tables::{SharedTables, Trimmed};
+use super::tables::{SharedTables, Trimmed, span_without, without};
 use super::{Evaluator, Histograms, Item, Series, Sink, Steps, absent, is_absent, kernels, labels};
 
 /// Where windows hold more samples, evaluation may have been broken off.
@@ -129,32 +129,33 @@ pub(super) struct RangeItem<'a> {
 }
 
 /// Samples without stale markers; the same slices when there is none.
-pub(super) fn without_stale(points: Points, trimmed: Option<&Trimmed>) -> Points {
-    if !kernels::has_absent(&points.values) {
+pub(super) fn without_stale(mut points: Points, trimmed: Option<&Trimmed>) -> Points {
+    let stale = match points.stale.take() {
+        Some(known) => known,
+        None if kernels::has_absent(&points.values) => stale_among(&points.values),
+        None => Box::default(),
+    };
+    debug_assert_eq!(stale, stale_among(&points.values));
+    if stale.is_empty() {
         return points;
     }
-    let is_kept = |at: &usize| !is_absent(points.values[*at]);
     let timestamps_ms = match trimmed {
-        Some(trimmed) => trimmed.of(&points.timestamps_ms, &points.values),
-        None => Trimmed::default().of(&points.timestamps_ms, &points.values),
+        Some(trimmed) => trimmed.of(&points.timestamps_ms, &stale),
+        None => Trimmed::default().of(&points.timestamps_ms, &stale),
     };
-    let all = 0..points.values.len();
-    let (first, last) = (all.clone().find(is_kept), all.clone().rfind(is_kept));
-    let span = first.zip(last).map_or(0..0, |(first, last)| first..last + 1);
-    let values = if span.len() == timestamps_ms.len() {
-        points.values.part(span)
-    } else {
-        all.clone().filter(is_kept).map(|at| points.values[at]).collect()
+    let values = match span_without(&stale, points.values.len()) {
+        Some(span) => points.values.part(span),
+        None => without(&points.values, &stale).collect(),
     };
-    let histograms = points
-        .histograms
-        .as_ref()
-        .map(|histograms| all.clone().filter(is_kept).map(|at| histograms[at].clone()).collect());
-    let starts_ms = points
-        .starts_ms
-        .as_ref()
-        .map(|starts_ms| all.clone().filter(is_kept).map(|at| starts_ms[at]).collect());
-    Points { timestamps_ms, values, histograms, starts_ms }
+    let histograms = points.histograms.as_ref().map(|all| without(all, &stale).collect());
+    let starts_ms = points.starts_ms.as_ref().map(|all| without(all, &stale).collect());
+    Points { timestamps_ms, values, histograms, starts_ms, stale: None }
+}
+
+/// The positions of stale markers.
+fn stale_among(values: &[f64]) -> Box<[u32]> {
+    let stale = (0..).zip(values).filter(|(_, value)| is_absent(**value));
+    stale.map(|(at, _)| at).collect()
 }
 
 /// The value at `now_ms` on the line through two points; a counter that fell started from zero.
@@ -227,7 +228,7 @@ impl<'e> Evaluator<'e> {
             let histograms = one.histograms.into_iter().map(|one| one.map(without_hint));
             let histograms = (0 < histograms.len()).then(|| histograms.collect());
             let values = one.values.into();
-            let points = Points { timestamps_ms, values, histograms, starts_ms: None };
+            let points = Points { timestamps_ms, values, histograms, starts_ms: None, stale: None };
             let points = without_stale(points, None);
             self.spend(points.values.len())?;
             visit(self, RangeItem { labels, position: 0, drop_name, points: &points })?;

@@ -40,6 +40,8 @@ pub(super) struct Points {
     pub(super) histograms: Option<Arc<[Option<Arc<Histogram>>]>>,
     /// When counting started, 0 where that is not known; `None` where it is not asked for either.
     pub(super) starts_ms: Option<Arc<[i64]>>,
+    /// Positions of stale markers, where they are known.
+    pub(super) stale: Option<Box<[u32]>>,
 }
 
 impl Points {
@@ -47,10 +49,10 @@ impl Points {
     pub(super) fn of(columns: SeriesColumns) -> Self {
         let mut runs = columns.runs;
         if let [Run { values: Column::Floats(_), .. }] = runs.as_slice()
-            && let Some(Run { timestamps_ms, values: Column::Floats(values), starts_ms }) =
+            && let Some(Run { timestamps_ms, values: Column::Floats(values), starts_ms, stale }) =
                 runs.pop()
         {
-            return Self { timestamps_ms, values, histograms: None, starts_ms };
+            return Self { timestamps_ms, values, histograms: None, starts_ms, stale };
         }
         let (mut timestamps_ms, mut all) = (Vec::new(), Vec::new());
         let mut histograms = Histograms::new();
@@ -86,7 +88,7 @@ impl Points {
             }
             starts_ms.into()
         });
-        Self { timestamps_ms, values: all.into(), histograms, starts_ms }
+        Self { timestamps_ms, values: all.into(), histograms, starts_ms, stale: None }
     }
 
     /// The histogram at a position, if its value is one.

@@ -1,12 +1,13 @@
 //! What is computed from timestamps alone, once for all series of a query that share them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
+use super::Steps;
 use super::range::Windows;
-use super::{Steps, is_absent};
 
 /// Steps of all tables that are kept: 64 MiB of the larger kind.
 const TABLE_STEPS_MAX: usize = 1 << 20;
@@ -92,10 +93,8 @@ type TrimmedKey = (usize, Box<[u32]>);
 impl Trimmed {
     /// The timestamps of a column without those of its stale markers: the same slice for all series
     /// that have them at the same positions.
-    pub(super) fn of(&self, slice: &Arc<[i64]>, values: &[f64]) -> Arc<[i64]> {
-        let stale = values.iter().enumerate().filter(|(_, value)| is_absent(**value));
-        let stale: Box<[u32]> = stale.map(|(at, _)| at as u32).collect();
-        let key = (slice.as_ptr().addr(), stale);
+    pub(super) fn of(&self, slice: &Arc<[i64]>, stale: &[u32]) -> Arc<[i64]> {
+        let key = (slice.as_ptr().addr(), stale.into());
         let mut all = self.0.lock();
         if let Some((own, trimmed)) = all.get(&key)
             && Arc::ptr_eq(own, slice)
@@ -105,12 +104,28 @@ impl Trimmed {
         if TRIMMED_MAX <= all.len() {
             all.clear();
         }
-        let both = slice.iter().zip(values);
-        let kept = both.filter(|(_, value)| !is_absent(**value));
-        let trimmed: Arc<[i64]> = kept.map(|(timestamp_ms, _)| *timestamp_ms).collect();
+        let trimmed = match span_without(stale, slice.len()) {
+            Some(span) => slice[span].into(),
+            None => without(slice, stale).collect(),
+        };
         all.insert(key, (Arc::clone(slice), Arc::clone(&trimmed)));
         trimmed
     }
+}
+
+/// What is left of so many positions without some of them (ascending), if that is one piece.
+pub(super) fn span_without(gone: &[u32], len: usize) -> Option<Range<usize>> {
+    let before = (0..).zip(gone).take_while(|(at, gone)| at == *gone).count();
+    let back = (0..len as u32).rev().zip(gone[before..].iter().rev());
+    let after = back.take_while(|(at, gone)| at == *gone).count();
+    (before + after == gone.len()).then_some(before..len - after)
+}
+
+/// What does not stand at some positions (ascending).
+pub(super) fn without<'a, T: Clone>(all: &'a [T], gone: &'a [u32]) -> impl Iterator<Item = T> + 'a {
+    let mut gone = gone.iter().peekable();
+    let kept = (0..).zip(all).filter(move |(at, _)| gone.next_if(|gone| *gone == at).is_none());
+    kept.map(|(_, one)| one.clone())
 }
 
 /// What all blocks of a chain share. A chain has one selector, so a slice has one table.
@@ -126,7 +141,6 @@ pub(super) struct ChainTables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sample::stale_nan;
 
     const STEPS: Steps = Steps { start_ms: 0, step_ms: 1, count: 1 };
 
@@ -150,10 +164,23 @@ mod tests {
     fn equal_gaps_share_their_timestamps() {
         let trimmed = Trimmed::default();
         let slice: Arc<[i64]> = [1, 2, 3].into();
-        let stale = stale_nan();
-        let first = trimmed.of(&slice, &[0.0, stale, 1.0]);
+        let first = trimmed.of(&slice, &[1]);
         assert_eq!(*first, [1, 3]);
-        assert!(Arc::ptr_eq(&first, &trimmed.of(&slice, &[5.0, stale, f64::NAN])));
-        assert_eq!(*trimmed.of(&slice, &[0.0, 0.0, stale]), [1, 2]);
+        assert!(Arc::ptr_eq(&first, &trimmed.of(&slice, &[1])));
+        assert_eq!(*trimmed.of(&slice, &[2]), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_left_is_one_piece_or_several() {
+        for mask in 0..64_u32 {
+            let gone: Vec<u32> = (0..6).filter(|at| mask >> at & 1 == 1).collect();
+            let left: Vec<u32> = (0..6).filter(|at| mask >> at & 1 == 0).collect();
+            let all: Vec<u32> = (0..6).collect();
+            assert_eq!(without(&all, &gone).collect::<Vec<_>>(), left);
+            let neighbours = left.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+            let span = span_without(&gone, 6);
+            assert_eq!(span.is_some(), neighbours, "{gone:?}");
+            assert!(span.is_none_or(|span| all[span] == left[..]), "{gone:?}");
+        }
     }
 }

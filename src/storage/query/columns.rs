@@ -15,7 +15,7 @@ use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::base::disk::Map;
-use crate::model::sample::TimeRange;
+use crate::model::sample::{TimeRange, is_stale_nan};
 use crate::storage::log::directory::Directory;
 use crate::storage::log::file::LogFile;
 use crate::storage::log::format::{Cursor, Row};
@@ -23,7 +23,14 @@ use crate::storage::registry::SeriesRef;
 use crate::storage::select::{QueryError, Slice};
 
 /// Samples of one series out of one file; never none.
-pub type Piece = (Arc<[i64]>, Slice<f64>);
+pub struct Piece {
+    /// Strictly ascending.
+    pub times: Arc<[i64]>,
+    /// As many.
+    pub values: Slice<f64>,
+    /// See [`crate::storage::select::Run`].
+    pub stale: Option<Box<[u32]>>,
+}
 
 /// The columns of all log files, within a budget.
 pub struct LogColumns {
@@ -50,6 +57,8 @@ struct Kept {
 struct GroupColumns {
     /// Of each row that was read.
     times: Vec<i64>,
+    /// So many of them, from the first one on, are known to ascend strictly.
+    ascending: usize,
     /// Those that nobody has asked for are empty.
     by_slot: Vec<Column>,
 }
@@ -65,6 +74,8 @@ struct Column {
     values: Option<Arc<Vec<f64>>>,
     /// Rows after `skipped` that have a sample; empty: all.
     present: Vec<u64>,
+    /// Rows after `skipped` that have a stale marker.
+    stale: Vec<u32>,
     /// The newest value.
     bits: u64,
 }
@@ -74,6 +85,8 @@ struct Growing {
     slot: u32,
     column: Column,
     values: Vec<f64>,
+    /// How many of them were there before.
+    known: usize,
 }
 
 impl Growing {
@@ -81,10 +94,15 @@ impl Growing {
         let values = column.values.take().map_or_else(Vec::new, |values| {
             Arc::try_unwrap(values).unwrap_or_else(|shared| Vec::clone(&shared))
         });
-        Self { slot, column, values }
+        let known = values.len();
+        Self { slot, column, values, known }
     }
 
     fn finish(mut self) -> Column {
+        let Self { column, values, known, .. } = &mut self;
+        let is_stale = |at: &usize| is_stale_nan(values[*at]) && column.has(*at);
+        let stale: Vec<u32> = (*known..values.len()).filter(is_stale).map(|at| at as u32).collect();
+        column.stale.extend(stale);
         self.column.values = Some(Arc::new(self.values));
         self.column
     }
@@ -385,7 +403,7 @@ impl LogView {
         };
         let limit = self.limit_bytes as usize;
         let base_ms = self.log.header().base_ms;
-        let GroupColumns { times, by_slot } = columns;
+        let GroupColumns { times, by_slot, ascending } = columns;
         let slot_count = slots.last().map_or(0, |last| last.slot as usize + 1);
         if by_slot.len() < slot_count {
             by_slot.resize_with(slot_count, Column::default);
@@ -414,6 +432,9 @@ impl LogView {
             times.truncate(known);
         }
         checked?;
+        let first = ascending.saturating_sub(1);
+        let more = times[first..].windows(2).take_while(|pair| pair[0] < pair[1]).count();
+        *ascending = times.len().min(first + 1 + more);
         for own in own {
             let slot = own.slot as usize;
             by_slot[slot] = own.finish();
@@ -442,7 +463,7 @@ impl LogView {
             let Some(values) = &column.values else { continue };
             let skipped = column.skipped.min(visible);
             let times = columns.times.get(skipped..visible).unwrap_or_default();
-            let cut = || self.cut(own.group, skipped, times);
+            let cut = || self.cut(own.group, skipped, times, visible <= columns.ascending);
             let cut = if skipped == 0 {
                 whole.get_or_init(cut)
             } else {
@@ -464,13 +485,17 @@ impl LogView {
                         part.take().filter(|own| (own.skipped, &own.rows) == (skipped, &rows));
                     part.insert(known.unwrap_or_else(|| self.part(own.group, skipped, times, rows)))
                 };
-                let values = Slice::new(Arc::clone(values), cut.rows.clone());
-                take(own.target as usize, (Arc::clone(&cut.times), values));
+                let piece = Piece {
+                    times: Arc::clone(&cut.times),
+                    values: Slice::new(Arc::clone(values), cut.rows.clone()),
+                    stale: Some(column.stale_in(&cut.rows)),
+                };
+                take(own.target as usize, piece);
             } else if let Some(mut piece) = column.gather(values, times, self.range) {
                 // Gaps are mostly those of the whole group.
                 match &gathered {
-                    Some(last) if **last == *piece.0 => piece.0 = Arc::clone(last),
-                    _ => gathered = Some(Arc::clone(&piece.0)),
+                    Some(last) if **last == *piece.times => piece.times = Arc::clone(last),
+                    _ => gathered = Some(Arc::clone(&piece.times)),
                 }
                 take(own.target as usize, piece);
             }
@@ -478,8 +503,8 @@ impl LogView {
     }
 
     /// The part of ascending timestamps in the range; `None` when they do not ascend.
-    fn cut(&self, group: u32, skipped: usize, times: &[i64]) -> Option<Cut> {
-        if !times.is_sorted_by(|a, b| a < b) {
+    fn cut(&self, group: u32, skipped: usize, times: &[i64], ascends: bool) -> Option<Cut> {
+        if !ascends && !times.is_sorted_by(|a, b| a < b) {
             return None;
         }
         let start = times.partition_point(|ms| *ms < self.range.min_ms);
@@ -514,7 +539,8 @@ impl GroupColumns {
     fn bytes(&self) -> usize {
         let column = |column: &Column| {
             let values = column.values.as_ref().map_or(0, |values| values.capacity());
-            size_of::<Column>() + 8 * (values + column.present.capacity()) + 64
+            let rows = 8 * (values + column.present.capacity()) + 4 * column.stale.capacity();
+            size_of::<Column>() + rows + 64
         };
         8 * self.times.capacity() + self.by_slot.iter().map(column).sum::<usize>()
     }
@@ -556,6 +582,13 @@ impl Column {
         self.present.is_empty() || self.present[at / 64] >> (at % 64) & 1 == 1
     }
 
+    /// The positions of stale markers among the values of some rows.
+    fn stale_in(&self, rows: &Range<usize>) -> Box<[u32]> {
+        let first = self.stale.partition_point(|at| (*at as usize) < rows.start);
+        let stale = self.stale[first..].iter().take_while(|at| (**at as usize) < rows.end);
+        stale.map(|at| at - rows.start as u32).collect()
+    }
+
     /// The rows among some that have a sample, when there is none without one between them.
     fn neighbours(&self, rows: Range<usize>) -> Option<Range<usize>> {
         if self.present.is_empty() || rows.is_empty() {
@@ -592,7 +625,7 @@ impl Column {
             samples.dedup_by_key(|sample| sample.0);
         }
         let (times, values): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
-        Some((times.into(), values.into()))
+        Some(Piece { times: times.into(), values: values.into(), stale: None })
     }
 }
 

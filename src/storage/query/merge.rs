@@ -279,7 +279,7 @@ fn run_of(mut parts: Vec<Part>, sharing: &mut Sharing) -> Run {
         Values::Floats(values) => Column::Floats(values.into()),
         Values::Histograms(values) => Column::Histograms(values.into()),
     };
-    Run { timestamps_ms: times, values, starts_ms }
+    Run { timestamps_ms: times, values, starts_ms, stale: None }
 }
 
 #[cfg(test)]

@@ -96,7 +96,8 @@ impl TimestampColumns {
         }
         let mut values = vec![0.0; chunk.count as usize];
         segment.decode_values_into(chunk, &mut values)?;
-        Ok(Some((shown, Slice::new(Arc::new(values), rows))))
+        let values = Slice::new(Arc::new(values), rows);
+        Ok(Some(Piece { times: shown, values, stale: None }))
     }
 
     /// Adds the samples of a series that lie in the range.
