@@ -59,8 +59,8 @@ struct GroupColumns {
     times: Vec<i64>,
     /// So many of them, from the first one on, are known to ascend strictly.
     ascending: usize,
-    /// Those that nobody has asked for are empty.
-    by_slot: Vec<Column>,
+    /// Those that somebody has asked for, in order of their slots.
+    by_slot: Vec<(u32, Column)>,
 }
 
 /// One slot over the rows of its group.
@@ -403,14 +403,9 @@ impl LogView {
         };
         let limit = self.limit_bytes as usize;
         let base_ms = self.log.header().base_ms;
-        let GroupColumns { times, by_slot, ascending } = columns;
-        let slot_count = slots.last().map_or(0, |last| last.slot as usize + 1);
-        if by_slot.len() < slot_count {
-            by_slot.resize_with(slot_count, Column::default);
-        }
-        let grow =
-            |own: &Wanted| Growing::new(own.slot, std::mem::take(&mut by_slot[own.slot as usize]));
-        let mut own: Vec<Growing> = slots.iter().map(grow).collect();
+        let mut own: Vec<Growing> =
+            columns.take(slots).map(|(slot, column)| Growing::new(slot, column)).collect();
+        let times = &mut columns.times;
         let known = times.len();
         let mut read = || {
             for (at, offset) in (first..).zip(rows) {
@@ -432,12 +427,14 @@ impl LogView {
             times.truncate(known);
         }
         checked?;
-        let first = ascending.saturating_sub(1);
+        let first = columns.ascending.saturating_sub(1);
         let more = times[first..].windows(2).take_while(|pair| pair[0] < pair[1]).count();
-        *ascending = times.len().min(first + 1 + more);
+        columns.ascending = times.len().min(first + 1 + more);
         for own in own {
-            let slot = own.slot as usize;
-            by_slot[slot] = own.finish();
+            let slot = own.slot;
+            if let Ok(at) = columns.find(slot) {
+                columns.by_slot[at].1 = own.finish();
+            }
         }
         Ok(())
     }
@@ -459,7 +456,7 @@ impl LogView {
         let (mut last, mut part): (Option<(usize, Option<Cut>)>, Option<Cut>) = (None, None);
         let mut gathered: Option<Arc<[i64]>> = None;
         for own in slots {
-            let Some(column) = columns.by_slot.get(own.slot as usize) else { continue };
+            let Some(column) = columns.get(own.slot) else { continue };
             let Some(values) = &column.values else { continue };
             let skipped = column.skipped.min(visible);
             let times = columns.times.get(skipped..visible).unwrap_or_default();
@@ -532,15 +529,46 @@ struct Cut {
 impl GroupColumns {
     /// The first row that one of the columns lacks, when any of the first `visible` is missing.
     fn missing(&self, slots: &[Wanted], visible: usize) -> Option<usize> {
-        let rows = |own: &Wanted| self.by_slot.get(own.slot as usize).map_or(0, |own| own.rows);
+        let rows = |own: &Wanted| self.get(own.slot).map_or(0, |own| own.rows);
         slots.iter().map(rows).min().filter(|rows| *rows < visible)
     }
 
+    /// Where the column of a slot is, or belongs.
+    fn find(&self, slot: u32) -> Result<usize, usize> {
+        // So it is where all of a group were asked for.
+        let at = slot as usize;
+        if self.by_slot.get(at).is_some_and(|own| own.0 == slot) {
+            return Ok(at);
+        }
+        self.by_slot.binary_search_by_key(&slot, |own| own.0)
+    }
+
+    fn get(&self, slot: u32) -> Option<&Column> {
+        self.find(slot).ok().map(|at| &self.by_slot[at].1)
+    }
+
+    /// Takes the columns of slots, empty ones of those nobody has asked for; there is room to put
+    /// them back.
+    fn take(&mut self, slots: &[Wanted]) -> impl Iterator<Item = (u32, Column)> {
+        let new = slots.iter().map(|own| own.slot).filter(|slot| self.find(*slot).is_err());
+        let mut new: Vec<_> = new.map(|slot| (slot, Column::default())).collect();
+        new.dedup_by_key(|own| own.0);
+        if !new.is_empty() {
+            self.by_slot.reserve_exact(new.len());
+            self.by_slot.append(&mut new);
+            self.by_slot.sort_unstable_by_key(|own| own.0);
+        }
+        slots.iter().filter_map(|own| {
+            let at = self.find(own.slot).ok()?;
+            Some((own.slot, std::mem::take(&mut self.by_slot[at].1)))
+        })
+    }
+
     fn bytes(&self) -> usize {
-        let column = |column: &Column| {
+        let column = |(_, column): &(u32, Column)| {
             let values = column.values.as_ref().map_or(0, |values| values.capacity());
             let rows = 8 * (values + column.present.capacity()) + 4 * column.stale.capacity();
-            size_of::<Column>() + rows + 64
+            size_of::<(u32, Column)>() + rows + 64
         };
         8 * self.times.capacity() + self.by_slot.iter().map(column).sum::<usize>()
     }
