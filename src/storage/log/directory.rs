@@ -205,9 +205,11 @@ impl Directory {
 
     /// All series with samples.
     pub fn series(&self) -> RoaringBitmap {
-        let placed = (0..).zip(&self.place_of).filter(|(_, place)| **place != NONE);
-        let placed = placed.map(|(series, _): (u32, _)| series);
-        let mut all = RoaringBitmap::from_sorted_iter(placed).expect("in ascending order");
+        let bits = |eight: &[u32]| {
+            eight.iter().rev().fold(0, |bits, place| bits << 1 | u8::from(*place != NONE))
+        };
+        let bits: Vec<u8> = self.place_of.chunks(8).map(bits).collect();
+        let mut all = RoaringBitmap::from_lsb0_bytes(0, &bits);
         all.extend(self.loose.newest.keys().copied());
         all.extend(self.histograms.newest.keys().copied());
         all
