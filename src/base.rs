@@ -10,5 +10,6 @@ pub mod disk;
 pub mod fuzz;
 pub mod log_file;
 pub mod metrics;
+pub mod pages;
 pub mod rng;
 pub mod turns;

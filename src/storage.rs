@@ -174,8 +174,10 @@ impl Storage {
 
     /// Changes the retention.
     pub fn set_retention(&self, retention: Retention) {
-        self.store.retention.store(Arc::new(retention));
-        self.store.wake_background();
+        let last = self.store.retention.swap(Arc::new(retention.clone()));
+        if *last != retention {
+            self.store.wake_background();
+        }
     }
 
     /// Changes how many exemplars are kept; 0: none.

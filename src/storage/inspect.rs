@@ -14,7 +14,7 @@ use super::manifest::{self, State};
 use super::options::OpenError;
 use super::query::merge::{Parts, Sharing};
 use super::query::segment_reader::TimestampColumns;
-use super::registry::checkpoint;
+use super::registry::{checkpoint, restore};
 use super::segment::{Segment, SegmentInfo};
 use super::select::QueryError;
 use super::store::{Folders, segment_file_name};
@@ -98,7 +98,7 @@ pub fn verify(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Verification, OpenE
     if let Some(entry) = state.checkpoint {
         let path = folders.registry.join(checkpoint::file_name(entry.id));
         let bytes = disk.read(&path).map_err(QueryError::Io);
-        let read = bytes.and_then(|bytes| checkpoint::read(&path, &bytes, &mut |_| Ok(())));
+        let read = bytes.and_then(|bytes| restore::check(&path, &bytes));
         if let Err(err) = read {
             found.problems.push(told(&path, &err));
         }

@@ -7,6 +7,7 @@
 
 mod logs;
 mod rows;
+mod series;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -14,11 +15,13 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::thread::{self, ScopedJoinHandle};
 
 use arc_swap::ArcSwap;
 use logs::{FoundLog, OpenedLog};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
+use series::Mapped;
 use tracing::{error, info, warn};
 
 use super::delete::Tombstone;
@@ -29,13 +32,13 @@ use super::head::commit::Writer;
 use super::head::judge::Newest;
 use super::log::file::{self, LogFile};
 use super::log::format::{FILE_HEADER_BYTES, FileHeader};
-use super::manifest::{self, Edit, Manifest, State, TombstoneEntry};
+use super::manifest::{self, CheckpointEntry, Edit, Manifest, State, TombstoneEntry};
 use super::metadata::MetadataMap;
 use super::metrics::Metrics;
 use super::options::{OpenError, Options};
 use super::query::Kept;
 use super::registry::names::NameHash;
-use super::registry::restore::Restoring;
+use super::registry::restore::{self, Restoring};
 use super::registry::{Registry, checkpoint};
 use super::reserve;
 use super::segment::{Segment, UNKNOWN_VERSION};
@@ -157,7 +160,9 @@ pub fn open(
     Ok(store)
 }
 
-/// Reads the checkpoint while the log files are scanned.
+/// Reads the checkpoint, each part of it on a thread of its own, while the log files are scanned. A
+/// damaged checkpoint is kept for people to look at, and the store goes on without it: what is in
+/// segments needs none.
 fn read_files(
     disk: &Arc<dyn Disk>,
     folders: &Folders,
@@ -165,14 +170,39 @@ fn read_files(
     metrics: &Metrics,
 ) -> Result<(Recovered, Vec<FoundLog>), OpenError> {
     let logs = logs::open_all(disk, folders, manifest)?;
-    let mut recovered = Recovered::new(manifest.key());
-    let scans = std::thread::scope(|scope| {
-        let scans = scope.spawn(|| logs.iter().map(OpenedLog::scan).collect::<Vec<_>>());
-        recovered.read_registry(&**disk, folders, manifest.state(), metrics)?;
-        Ok::<_, OpenError>(scans.join().unwrap_or_else(|panic| resume_unwind(panic)))
-    })?;
-    recovered.pass_deletions(manifest.state());
+    let state = manifest.state();
+    let mapped = Mapped::open(&**disk, folders, state)?;
+    let mut recovered = Recovered::new(manifest.key(), state, state.checkpoint);
+    let file = mapped.as_ref().map(Mapped::file).transpose();
+    let own = file.as_ref().ok().and_then(Option::as_ref);
+    let (mut read, scans) = thread::scope(|scope| {
+        let index = scope.spawn(|| own.map(restore::index_of));
+        let scans = scope.spawn(|| {
+            let scans: Vec<_> = logs.iter().map(OpenedLog::scan).collect();
+            (scans, own.map(restore::table_of))
+        });
+        let mut read = own.map_or(Ok(()), |file| recovered.read_checkpoint(file));
+        let (scans, table) = join(scans);
+        if let (Some(file), Some(table), Some(index)) = (own, table, join(index)) {
+            let damaged = |reason| file.damaged(reason);
+            let both = table.and_then(|table| Ok((table, index?))).map_err(damaged);
+            read = read.and(both).map(|(table, index)| {
+                recovered.registry.end_checkpoint(table, index);
+            });
+        }
+        (read, scans)
+    });
+    read = file.map(drop).and(read);
+    if let (Err(err), Some(mapped)) = (read, &mapped) {
+        mapped.set_aside(&**disk, folders, err, metrics)?;
+        recovered = Recovered::new(manifest.key(), state, None);
+    }
+    recovered.pass_deletions(state);
     Ok((recovered, logs.into_iter().zip(scans).collect()))
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Ends log files where their last whole frame ends.
@@ -324,82 +354,22 @@ pub fn keep_for_people(
 }
 
 impl Recovered {
-    fn new(key: HashKey) -> Self {
+    /// Nothing but what the manifest says.
+    fn new(key: HashKey, state: &State, checkpoint: Option<CheckpointEntry>) -> Self {
+        let known = checkpoint.map_or(0, |own| own.tombstone);
+        let deletions = state.tombstones.values().filter(|own| known < own.id);
+        let segments = state.segments.values().map(|segment| segment.last_sequence);
         Self {
             registry: Restoring::default(),
             newest: Newest::default(),
             metadata: MetadataMap::default(),
             exemplars: Exemplars::default(),
             key,
-            sequence: 0,
+            sequence: segments.max().unwrap_or(0),
             checkpoint_sequence: 0,
             undefined: RoaringBitmap::new(),
-            deletions: VecDeque::new(),
+            deletions: deletions.cloned().collect(),
         }
-    }
-
-    fn read_checkpoint(
-        &mut self,
-        disk: &dyn Disk,
-        folders: &Folders,
-        state: &State,
-    ) -> Result<(), OpenError> {
-        let segments = state.segments.values().map(|segment| segment.last_sequence);
-        self.sequence = segments.max().unwrap_or(0);
-        let known = state.checkpoint.map_or(0, |own| own.tombstone);
-        let deletions = state.tombstones.values().filter(|own| known < own.id);
-        self.deletions = deletions.cloned().collect();
-        let Some(entry) = state.checkpoint else { return Ok(()) };
-        let path = folders.registry.join(checkpoint::file_name(entry.id));
-        let bytes = disk.len(&path).map_err(|err| missing(&path, err))?;
-        let bytes = disk.map(&path, bytes).map_err(OpenError::io(&path))?;
-        let read = checkpoint::read(&path, &bytes, &mut |item| match item {
-            checkpoint::Item::Exemplar(canonical, exemplar) => {
-                self.keep_exemplar(canonical, exemplar)
-            }
-            checkpoint::Item::Label(label) => self.registry.add_label(label),
-            checkpoint::Item::Series(entry) => {
-                self.registry.add(entry.series, entry.fingerprint, entry.labels)?;
-                self.newest.grow(entry.series as usize + 1);
-                self.newest.set(entry.series, entry.newest_ms, entry.newest_bits);
-                self.newest.set_hollow(entry.series, entry.is_hollow);
-                Ok(())
-            }
-        })?;
-        self.registry.end_checkpoint();
-        self.checkpoint_sequence = read.sequence;
-        self.sequence = self.sequence.max(read.sequence);
-        for (metric, metadata) in &read.metadata {
-            self.metadata.insert(metric, metadata);
-        }
-        Ok(())
-    }
-
-    /// Reads the checkpoint, or keeps a damaged one for people to look at and goes on without it: what
-    /// is in segments needs none.
-    fn read_registry(
-        &mut self,
-        disk: &dyn Disk,
-        folders: &Folders,
-        state: &State,
-        metrics: &Metrics,
-    ) -> Result<(), OpenError> {
-        let read = self.read_checkpoint(disk, folders, state);
-        let (Err(OpenError::Corrupt { path, offset_bytes, reason }), Some(entry)) =
-            (&read, state.checkpoint)
-        else {
-            return read;
-        };
-        // What the device does not give is not damage.
-        let bytes = disk.read(path).map_err(OpenError::io(path))?;
-        if checkpoint::is_of_other_version(&bytes) && *reason != checkpoint::CHECKSUM {
-            return read;
-        }
-        error!(path = %path.display(), offset_bytes, reason, "The checkpoint of the registry is damaged.");
-        metrics.wal_corruptions.inc();
-        keep_for_people(disk, folders, path, &checkpoint::file_name(entry.id))?;
-        *self = Self::new(self.key);
-        self.read_checkpoint(disk, folders, &State { checkpoint: None, ..state.clone() })
     }
 
     /// What is committed from now on is younger than every deletion, also when the commits before a
@@ -463,12 +433,5 @@ impl Recovered {
             keep_for_people(disk, folders, log.path(), &file::file_name(log.id()))?;
         }
         Ok(())
-    }
-}
-
-fn missing(path: &Path, err: io::Error) -> OpenError {
-    match err.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
-        _ => OpenError::io(path)(err),
     }
 }

@@ -136,17 +136,6 @@ impl Registry {
         self.table.insert_unique(fingerprint as u64, series, hash);
     }
 
-    /// Makes the table anew.
-    fn fill_table(&mut self) {
-        let fingerprints = &self.fingerprints;
-        let bound = (0..).zip(fingerprints).filter(|(_, fingerprint)| **fingerprint != 0);
-        self.table = HashTable::with_capacity(bound.clone().count());
-        let hash = |series: &SeriesRef| fingerprints[*series as usize] as u64;
-        for (series, fingerprint) in bound {
-            self.table.insert_unique(*fingerprint as u64, series, hash);
-        }
-    }
-
     fn unbind(&mut self, series: SeriesRef) {
         let fingerprint = self.fingerprints[series as usize];
         let own = self.table.find_entry(fingerprint as u64, |candidate| *candidate == series);

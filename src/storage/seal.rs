@@ -314,30 +314,26 @@ impl Store {
             checkpoint::Writer::create(&*self.disk, path, *sequence, metadata, exemplars)?;
         let pieces = state.newest_ms.chunks(BLOCK_SERIES_MAX);
         let pieces = pieces.zip(state.newest_bits.chunks(BLOCK_SERIES_MAX));
-        let mut canonical = Vec::new();
-        // The registry is let go between pieces, for commits with new series.
+        // The registry is let go between pieces, for commits with new series. It is packed anew by
+        // nobody meanwhile: that is done in the turn of who seals, too.
         for ((newest_ms, newest_bits), start) in pieces.zip((0..).step_by(BLOCK_SERIES_MAX)) {
             let registry = self.registry.read();
             let newest = newest_ms.iter().zip(newest_bits);
             for (series, (newest_ms, newest_bits)) in (start..).zip(newest) {
                 if registry.fingerprint(series) != 0 {
-                    canonical.clear();
-                    registry.sets().push_canonical(registry.set(series), &mut canonical);
-                    let fingerprint = registry.fingerprint(series);
-                    let (newest_ms, newest_bits) = (*newest_ms, *newest_bits);
-                    let is_hollow = state.hollow.contains(series);
-                    writer.push(checkpoint::Entry {
+                    writer.push(&checkpoint::Entry {
                         series,
-                        fingerprint,
-                        newest_ms,
-                        newest_bits,
-                        is_hollow,
-                        labels: &canonical,
+                        fingerprint: registry.fingerprint(series),
+                        newest_ms: *newest_ms,
+                        newest_bits: *newest_bits,
+                        is_hollow: state.hollow.contains(series),
+                        labels: registry.sets().list(registry.set(series)),
                     })?;
                 }
             }
         }
-        writer.finish()
+        let sets = Arc::clone(self.registry.read().sets());
+        writer.finish(&sets)
     }
 
     /// Forgets series that had no samples for long.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::manifest::{self, CheckpointEntry, Edit, State};
 use super::options::SealError;
 use super::registry::checkpoint;
+use super::registry::sets::Sets;
 use super::seal::not_poisoning;
 use super::store::{Folders, Store, segment_file_name};
 use crate::model::metadata::Metadata;
@@ -95,7 +96,7 @@ impl Store {
         };
         let (sequence, exemplars) = (sequence.unwrap_or(0), self.exemplars.read().all());
         checkpoint::Writer::create(&*self.disk, &path, sequence, &metadata, &exemplars)?
-            .finish()?;
+            .finish(&Sets::default())?;
         edits.push(Edit::Checkpoint(entry));
         edits.extend(state.tombstones.into_values().map(Edit::AddTombstone));
         edits.extend(state.losses.into_values().map(Edit::Loss));

@@ -3,6 +3,7 @@
 use foldhash::HashMap;
 use roaring::RoaringBitmap;
 
+use crate::base::pages::reserve_large;
 use crate::model::sample::TimeRange;
 use crate::storage::append::RejectReason;
 use crate::storage::registry::SeriesRef;
@@ -66,6 +67,12 @@ impl Newest {
             self.ms.resize(len, NO_SAMPLE);
             self.bits.resize(len, 0);
         }
+    }
+
+    /// Gets memory for all numbers below `len`.
+    pub fn reserve(&mut self, len: usize) {
+        reserve_large(&mut self.ms, len);
+        reserve_large(&mut self.bits, len);
     }
 
     /// Time (or [`NO_SAMPLE`]) and value of the newest sample.

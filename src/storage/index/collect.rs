@@ -3,7 +3,7 @@
 //! Each label remembers the series that have it, and all of them go into the index together.
 
 use super::postings::HeadIndex;
-use crate::storage::registry::sets::{LabelRef, Sets};
+use crate::storage::registry::sets::LabelRef;
 
 /// So many series are collected before the index takes them.
 const SERIES_MAX: usize = 64 << 10;
@@ -40,17 +40,23 @@ impl Collector {
         SERIES_MAX <= self.series.len()
     }
 
-    /// Gives the series to the index.
-    pub fn flush(&mut self, sets: &Sets, index: &mut HeadIndex) {
+    /// Gives the series to the index. `pair` tells name and value of a label.
+    pub fn flush<'a>(
+        &mut self,
+        pair: impl Fn(LabelRef) -> (&'a str, &'a str),
+        index: &mut HeadIndex,
+    ) {
         self.series.sort_unstable();
+        self.series.dedup();
         index.insert_many(&self.series);
         self.series.clear();
         let mut labels: Vec<(&str, &str, Vec<u32>)> = Vec::with_capacity(self.touched.len());
         for label in self.touched.drain(..) {
-            let (name, value) = sets.pair(label);
+            let (name, value) = pair(label);
             let mut series = std::mem::take(&mut self.series_of[label as usize]);
-            if !series.is_sorted() {
+            if !series.is_sorted_by(|a, b| a < b) {
                 series.sort_unstable();
+                series.dedup();
             }
             labels.push((name, value, series));
         }

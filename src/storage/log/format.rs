@@ -78,7 +78,7 @@ impl FileHeader {
 }
 
 /// A reader of bytes that knows its position in the file.
-#[derive(Clone)]
+#[derive(Clone, Debug, Default)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -1,57 +1,174 @@
 //! The registry while a data directory is being opened.
 
+use std::path::Path;
+
+use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 
-use super::sets::LabelRef;
+use super::checkpoint::{Block, File, Label};
+use super::sets::{LabelRef, List};
 use super::{Registry, SeriesRef};
+use crate::base::pages::reserve_large;
 use crate::storage::index::collect::Collector;
 use crate::storage::index::postings::HeadIndex;
+use crate::storage::select::QueryError;
 
 /// A registry that takes in many series; its index follows when it is asked for.
 #[derive(Debug, Default)]
 pub struct Restoring {
     registry: Registry,
     collector: Collector,
-    /// Labels by their numbers in the checkpoint.
-    labels: Vec<LabelRef>,
-    own: Vec<LabelRef>,
+    lists: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// The label index of the series in a checkpoint.
+pub fn index_of(file: &File<'_>) -> Result<HeadIndex, &'static str> {
+    let mut names: Vec<&[u8]> = file.labels.iter().map(Label::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    // From 1 on, in the order of the names.
+    let rank = |label: &Label<'_>| names.partition_point(|name| *name <= label.name());
+    let ranks: Vec<usize> = file.labels.iter().map(rank).collect();
+    let (mut index, mut collector) = (HeadIndex::new(), Collector::default());
+    let (mut lists, mut ends, mut own) = (Vec::new(), Vec::new(), Vec::new());
+    let pair = |label: LabelRef| {
+        let label = file.labels[label as usize];
+        // Whoever adds the labels to the registry looks at them.
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        (text(label.name()), text(label.value()))
+    };
+    for block in file.blocks() {
+        let block = block?;
+        lists.clear();
+        ends.clear();
+        block.push_lists(&mut lists, &mut ends)?;
+        let mut start = 0;
+        for ((series, _), end) in block.series()?.into_iter().zip(&ends) {
+            let mut last = 0;
+            own.clear();
+            for label in List::new(&lists[start..*end]) {
+                let rank = *ranks.get(label as usize).ok_or("unknown label")?;
+                if rank <= last {
+                    return Err("labels are out of order");
+                }
+                last = rank;
+                own.push(label);
+            }
+            collector.add(series, &own);
+            start = *end;
+        }
+        if collector.is_full() {
+            collector.flush(pair, &mut index);
+        }
+    }
+    collector.flush(pair, &mut index);
+    Ok(index)
+}
+
+/// Whether a checkpoint can be read.
+pub fn check(path: &Path, bytes: &[u8]) -> Result<(), QueryError> {
+    let file = File::open(path, bytes)?;
+    file.read_head(&mut |_, _| Ok(()))?;
+    let read = || {
+        index_of(&file)?;
+        let mut restoring = Restoring::default();
+        restoring.add_labels(&file.labels)?;
+        for block in file.blocks() {
+            let block = block?;
+            restoring.add_block(&block, &block.series()?)?;
+            block.newest_ms()?;
+        }
+        Ok(())
+    };
+    read().map_err(|reason| file.damaged(reason))
+}
+
+/// Parts of a table that are filled one after the other, because each fits in the cache.
+const PARTS: usize = 256;
+
+/// The series in a checkpoint by their fingerprints.
+pub fn table_of(file: &File<'_>) -> Result<HashTable<SeriesRef>, &'static str> {
+    let hash = |fingerprint: &[u8; 16]| u128::from_le_bytes(*fingerprint) as u64;
+    let count = file.blocks().map_while(Result::ok).map(|block| block.fingerprints.len()).sum();
+    let mut table = HashTable::with_capacity(count);
+    // The lower bits of a hash say where in the table it belongs; one in eight places stays free.
+    let bits = (table.capacity() / 7 * 8 / PARTS).max(1).ilog2();
+    let part = |hash: u64| (hash >> bits) as usize % PARTS;
+    let mut starts = [0; PARTS + 1];
+    for block in file.blocks() {
+        for fingerprint in block?.fingerprints {
+            starts[part(hash(fingerprint)) + 1] += 1;
+        }
+    }
+    for at in 0..PARTS {
+        starts[at + 1] += starts[at];
+    }
+    let mut all = Vec::new();
+    reserve_large(&mut all, count);
+    all.resize(count, (0, 0));
+    for block in file.blocks() {
+        let block = block?;
+        for ((series, _), fingerprint) in block.series()?.into_iter().zip(block.fingerprints) {
+            let hash = hash(fingerprint);
+            let at = &mut starts[part(hash)];
+            all[*at] = (hash, series);
+            *at += 1;
+        }
+    }
+    for (hash, series) in all {
+        table.insert_unique(hash, series, |_| unreachable!("there is room for all"));
+    }
+    Ok(table)
 }
 
 impl Restoring {
-    /// Takes the next label of the checkpoint, in canonical form.
-    pub fn add_label(&mut self, text: &[u8]) -> Result<(), &'static str> {
-        self.labels.push(self.registry.sets.label(text)?);
+    /// Gets memory for all numbers below `len`.
+    pub fn reserve(&mut self, len: usize) {
+        reserve_large(&mut self.registry.fingerprints, len);
+        reserve_large(&mut self.registry.spans, len);
+        reserve_large(&mut self.registry.successors, len);
+    }
+
+    /// Takes the labels of a checkpoint, before any others.
+    pub fn add_labels(&mut self, labels: &[Label<'_>]) -> Result<(), &'static str> {
+        for (number, label) in labels.iter().enumerate() {
+            if self.registry.sets.label(label.text)? as usize != number {
+                return Err("label stands twice");
+            }
+        }
         Ok(())
     }
 
-    /// Takes a series of the checkpoint, by the numbers of its labels there. Nothing finds it by
-    /// its fingerprint before [`Restoring::end_checkpoint`].
-    pub fn add(
+    /// Takes a block of a checkpoint. Nothing finds its series before
+    /// [`Restoring::end_checkpoint`].
+    pub fn add_block(
         &mut self,
-        series: SeriesRef,
-        fingerprint: u128,
-        labels: &[u32],
+        block: &Block<'_>,
+        series: &[(SeriesRef, bool)],
     ) -> Result<(), &'static str> {
-        self.make_room(series);
+        let Some((last, _)) = series.last() else { return Ok(()) };
+        self.make_room(*last);
+        self.lists.clear();
+        self.ends.clear();
+        block.push_lists(&mut self.lists, &mut self.ends)?;
         let registry = &mut self.registry;
-        if registry.fingerprints[series as usize] != 0 {
-            return Err("number of a series stands twice");
+        let sets = registry.sets.push_lists(&self.lists, &self.ends);
+        for (((series, _), fingerprint), set) in series.iter().zip(block.fingerprints).zip(sets) {
+            let own = &mut registry.fingerprints[*series as usize];
+            // Zero stands for none.
+            if *own != 0 || *fingerprint == [0; 16] {
+                return Err("number of a series stands twice, or a fingerprint is damaged");
+            }
+            *own = u128::from_le_bytes(*fingerprint);
+            registry.spans[*series as usize] = set;
         }
-        self.own.clear();
-        for label in labels {
-            self.own.push(*self.labels.get(*label as usize).ok_or("unknown label")?);
-        }
-        registry.fingerprints[series as usize] = fingerprint;
-        registry.spans[series as usize] = registry.sets.push(&self.own);
-        self.collector.add(series, &self.own);
-        self.flush_full();
         Ok(())
     }
 
-    /// All series of the checkpoint were added.
-    pub fn end_checkpoint(&mut self) {
-        self.labels = Vec::new();
-        self.registry.fill_table();
+    /// All series of the checkpoint were added; these are their table and their index.
+    pub fn end_checkpoint(&mut self, table: HashTable<SeriesRef>, index: HeadIndex) {
+        (self.registry.table, self.registry.index) = (table, index);
     }
 
     /// Binds a number that a log file tells.
@@ -71,7 +188,8 @@ impl Restoring {
         let other = registry.find(fingerprint);
         if own != 0 || other.is_some() {
             // Freed and bound again after the checkpoint: the number, or the labels.
-            self.collector.flush(registry.sets.sets(), &mut registry.index);
+            let Registry { sets, index, .. } = registry;
+            self.collector.flush(|label| sets.sets().pair(label), index);
             let outdated = (own != 0).then_some(series).into_iter().chain(other);
             outdated.for_each(|series| registry.unbind(series));
         }
@@ -91,8 +209,13 @@ impl Restoring {
 
     fn flush_full(&mut self) {
         if self.collector.is_full() {
-            self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
+            self.flush();
         }
+    }
+
+    fn flush(&mut self) {
+        let Registry { sets, index, .. } = &mut self.registry;
+        self.collector.flush(|label| sets.sets().pair(label), index);
     }
 
     /// The fingerprint of a bound number; 0 when it is free.
@@ -102,14 +225,14 @@ impl Restoring {
 
     /// The label index of all series so far.
     pub fn index(&mut self) -> &HeadIndex {
-        self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
+        self.flush();
         &self.registry.index
     }
 
     /// When everything is read. `named` are the numbers that log files name: they are not free,
     /// even when their definition is lost, because another series would get their samples.
     pub fn finish(mut self, named: &RoaringBitmap) -> Registry {
-        self.collector.flush(self.registry.sets.sets(), &mut self.registry.index);
+        self.flush();
         let mut registry = self.registry;
         if let Some(last) = named.max().filter(|last| *last as usize >= registry.bound_max()) {
             registry.extend(last);

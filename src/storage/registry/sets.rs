@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -39,6 +40,15 @@ pub struct Span {
     piece: u32,
     start: u32,
     len: u32,
+}
+
+impl Span {
+    /// A part of it.
+    fn part(self, range: Range<usize>) -> Self {
+        debug_assert!(range.start <= range.end && range.end <= self.len as usize);
+        let Range { start, end } = range;
+        Self { start: self.start + start as u32, len: (end - start) as u32, ..self }
+    }
 }
 
 impl<T: Copy> Arena<T> {
@@ -100,6 +110,13 @@ impl Arena<Label> {
 /// Labels of a set, in order of their names.
 #[derive(Clone, Debug)]
 pub struct List<'a>(&'a [u8]);
+
+impl<'a> List<'a> {
+    /// From the numbers of the labels as LEB128.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+}
 
 impl Iterator for List<'_> {
     type Item = LabelRef;
@@ -287,6 +304,19 @@ impl LabelSets {
         }
         self.live_bytes += self.buffer.len();
         Arc::make_mut(&mut self.sets).lists.push(&self.buffer)
+    }
+
+    /// Keeps sets as they are written one after the other: numbers of labels as LEB128. `ends` tells
+    /// where each ends.
+    pub fn push_lists<'a>(
+        &mut self,
+        lists: &[u8],
+        ends: &'a [usize],
+    ) -> impl Iterator<Item = Span> + use<'a> {
+        self.live_bytes += lists.len();
+        let all = Arc::make_mut(&mut self.sets).lists.push(lists);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        starts.zip(ends).map(move |(start, end)| all.part(start..*end))
     }
 
     /// A set is not needed any more.

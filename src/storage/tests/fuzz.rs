@@ -8,7 +8,8 @@ use super::*;
 use crate::base::disk::Disk;
 use crate::base::fuzz::run;
 use crate::model::metadata::MetricType;
-use crate::storage::registry::checkpoint::{self, Item};
+use crate::storage::registry::checkpoint::File;
+use crate::storage::registry::sets::List;
 use crate::storage::segment::fuzz::reseal;
 
 const LOG_HEADER_BYTES: usize = 40;
@@ -176,19 +177,23 @@ fn registry() {
 /// Whether a checkpoint has two series with the same labels. Only a forged checksum brings that, and
 /// each start would pay for looking.
 fn has_twins(path: &Path, file: &[u8]) -> bool {
-    let (mut labels, mut sets, mut is_twin) = (Vec::new(), BTreeSet::new(), false);
-    let read = checkpoint::read(path, file, &mut |item| {
-        match item {
-            Item::Exemplar(..) => {}
-            Item::Label(label) => labels.push(label.to_vec()),
-            Item::Series(own) => {
-                let texts = own.labels.iter().map(|label| labels[*label as usize].clone());
-                is_twin |= !sets.insert(texts.collect::<Vec<_>>());
-            }
+    let Ok(file) = File::open(path, file) else { return false };
+    let mut sets = BTreeSet::new();
+    for block in file.blocks() {
+        let (mut lists, mut ends, mut start) = (Vec::new(), Vec::new(), 0);
+        if block.and_then(|block| block.push_lists(&mut lists, &mut ends)).is_err() {
+            return false;
         }
-        Ok(())
-    });
-    read.is_ok() && is_twin
+        for end in ends {
+            let labels = List::new(&lists[start..end]);
+            let texts = labels.filter_map(|label| Some(file.labels.get(label as usize)?.text));
+            if !sets.insert(texts.collect::<Vec<_>>()) {
+                return true;
+            }
+            start = end;
+        }
+    }
+    false
 }
 
 #[test]
