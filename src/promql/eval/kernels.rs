@@ -115,6 +115,50 @@ pub(super) fn subtract(from: &[f64], what: &[f64], out: &mut [f64]) {
     fastest(Subtract { from, what, out });
 }
 
+/// Changes between samples that take the next ones' place with each step, stretched to stand for a
+/// range.
+pub(super) struct Slide<'a> {
+    /// First and last sample of each step.
+    pub(super) first: &'a [f64],
+    pub(super) last: &'a [f64],
+    /// By how much the change is stretched where counters could have been below zero.
+    pub(super) factors: &'a [f64],
+    /// The least of all seconds from the first to the last sample.
+    pub(super) sampled_min: f64,
+    /// The greatest of all seconds before the first one.
+    pub(super) to_start_max: f64,
+    pub(super) out: &'a mut [f64],
+}
+
+impl Kernel for Slide<'_> {
+    type Output = bool;
+
+    #[expect(clippy::needless_bitwise_bool, reason = "branches stand in the way of vectors")]
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) -> bool {
+        let count = self.out.len();
+        let (first, last) = (&self.first[..count], &self.last[..count]);
+        let (factors, out) = (&self.factors[..count], self.out);
+        let (sampled, to_start) = (self.sampled_min, self.to_start_max * (1.0 + 1e-9));
+        let mut any = false;
+        for at in 0..count {
+            let (first, change) = (first[at], last[at] - first[at]);
+            out[at] = change * factors[at];
+            let (zero, start) = (sampled * first, to_start * change);
+            any |= (0.0 < change) & !((start < zero) & (1e-200 < zero));
+        }
+        any
+    }
+}
+
+/// The changes between first and last samples times factors; whether a counter may have been at
+/// zero within the range of any step. As in [`Stretch::may_limit`] products are compared in place
+/// of quotients; one that is beyond the greatest double is no matter, as the other is below it.
+pub(super) fn slide(slide: Slide<'_>) -> bool {
+    fastest(slide)
+}
+
 /// How a change between two samples is stretched to stand for a range; of each step.
 pub(super) struct Stretch<'a> {
     /// Value of the first sample.
@@ -312,28 +356,44 @@ pub(super) struct AddColumn<'a> {
     pub(super) values: &'a [f64],
 }
 
-impl Kernel for AddColumn<'_> {
-    type Output = ();
-
+impl AddColumn<'_> {
+    /// Where no value may be absent unless `SOME_ABSENT`.
     #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
     #[inline(always)]
-    fn run(self) {
+    fn add<const SOME_ABSENT: bool>(self) {
         let count = self.values.len();
         let (sums, compensations) = (&mut self.sums[..count], &mut self.compensations[..count]);
         let seen = &mut self.seen[..count];
         for at in 0..count {
             let (value, sum, compensation) = (self.values[at], sums[at], compensations[at]);
-            let present = value.to_bits() != STALE_NAN_BITS;
             let total = sum + value;
             let of_value = (sum - total) + value;
             let of_sum = (value - total) + sum;
             let lost = if value.abs() <= sum.abs() { of_value } else { of_sum };
             let infinite = total.abs() == f64::INFINITY;
             let compensated = if infinite { 0.0 } else { compensation + lost };
-            sums[at] = if present { total } else { sum };
-            compensations[at] = if present { compensated } else { compensation };
-            seen[at] |= if present { u64::MAX } else { 0 };
+            if SOME_ABSENT {
+                let present = value.to_bits() != STALE_NAN_BITS;
+                sums[at] = if present { total } else { sum };
+                compensations[at] = if present { compensated } else { compensation };
+                seen[at] |= if present { u64::MAX } else { 0 };
+            } else {
+                sums[at] = total;
+                compensations[at] = compensated;
+                seen[at] = u64::MAX;
+            }
         }
+    }
+}
+
+impl Kernel for AddColumn<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "compiled into each of its forms")]
+    #[inline(always)]
+    fn run(self) {
+        // What is stored only where a value is there takes twice as long.
+        if HasAbsent(self.values).run() { self.add::<true>() } else { self.add::<false>() }
     }
 }
 
@@ -461,6 +521,50 @@ mod tests {
                 let own = [seconds(sampled), start, end, factor, factor / 300.0];
                 let found: Vec<f64> = results[0].iter().skip(at).step_by(37).copied().collect();
                 prop_assert_eq!(bits(&found), bits(&own));
+            }
+        }
+
+        #[test]
+        fn what_slides_far_from_zero_is_what_is_stretched(
+            samples in prop_oneof![
+                prop::collection::vec(value(), 45),
+                prop::collection::vec(1e3..2e3, 45),
+                prop::collection::vec(0.0..2e3, 45),
+                prop::collection::vec(1e307..1e308, 45),
+                prop::collection::vec(0.0..1e-197, 45),
+            ],
+            (sampled, to_start, to_end) in (1.0..1e4, 0.0..1e2, 0.0..1e2),
+        ) {
+            let (first, last) = (&samples[..37], &samples[8..]);
+            let factors = [stretch_factor(sampled, to_start, to_end); 37];
+            let results = [true, false].map(|fast| {
+                let mut out = vec![0.0; 37];
+                let work = Slide {
+                    first,
+                    last,
+                    factors: &factors,
+                    sampled_min: sampled,
+                    to_start_max: to_start,
+                    out: &mut out,
+                };
+                let near = if fast { slide(work) } else { work.run() };
+                (near, bits(&out))
+            });
+            prop_assert_eq!(&results[0], &results[1]);
+            if !results[0].0 {
+                let mut values: Vec<f64> = first.iter().zip(last).map(|(a, b)| b - a).collect();
+                stretch(Stretch {
+                    first,
+                    sampled: &[sampled; 37],
+                    to_start: &[to_start; 37],
+                    to_end: &[to_end; 37],
+                    factors: &factors,
+                    present: &[u64::MAX; 37],
+                    counter: true,
+                    seconds: None,
+                    values: &mut values,
+                });
+                prop_assert_eq!(&results[0].1, &bits(&values));
             }
         }
 

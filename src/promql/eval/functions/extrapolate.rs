@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::super::absent;
-use super::super::kernels::{self, Settle, Stretch};
+use super::super::kernels::{self, Settle, Slide, Stretch};
 use super::over_range::{RangeFunction, Windowed};
 use super::rate::range_seconds;
 
@@ -26,6 +26,9 @@ pub(in super::super) struct Reaches {
     present: Vec<u64>,
     /// First and last sample of the first step, when with each step the next ones take their place.
     sliding: Option<(usize, usize)>,
+    /// The least and the greatest of them.
+    sampled_min: f64,
+    to_start_max: f64,
 }
 
 impl Reaches {
@@ -42,6 +45,8 @@ impl Reaches {
             rate_factors: vec![0.0; count],
             present: Vec::with_capacity(count),
             sliding: None,
+            sampled_min: f64::INFINITY,
+            to_start_max: 0.0,
         };
         let mut gaps = Vec::with_capacity(count);
         for (step, (first, end)) in series.windows.first.iter().zip(&series.windows.end).enumerate()
@@ -67,12 +72,31 @@ impl Reaches {
             rate_factors: &mut own.rate_factors,
             seconds: range_seconds(series),
         });
+        own.sampled_min = own.sampled.iter().copied().fold(f64::INFINITY, f64::min);
+        own.to_start_max = own.to_start.iter().copied().fold(0.0, f64::max);
         let slides = |positions: &[u32]| positions.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         if !own.present.contains(&0) && slides(&own.first) && slides(&own.last) {
             let start = own.first.first().zip(own.last.first());
             own.sliding = start.map(|(first, last)| (*first as usize, *last as usize));
         }
         own
+    }
+
+    /// All of it in one go, where nothing but the times decides about the result; whether it was so.
+    fn slide(&self, values: &[f64], counter: bool, factors: &[f64], out: &mut [f64]) -> bool {
+        let Some((first, last)) = self.sliding else { return false };
+        if counter && 0 < kernels::count_falls(values) {
+            return false;
+        }
+        let is_near = kernels::slide(Slide {
+            first: &values[first..],
+            last: &values[last..],
+            factors,
+            sampled_min: self.sampled_min,
+            to_start_max: self.to_start_max,
+            out,
+        });
+        !(counter && is_near)
     }
 
     /// Puts the change between first and last sample of each step into `out`, and the value of the
@@ -122,13 +146,17 @@ pub(super) fn all(series: &Windowed<'_>, function: RangeFunction, out: &mut [f64
     }
     let counter = function != RangeFunction::Delta;
     let reaches = series.windows.reaches.get_or_init(|| Reaches::new(series));
+    let is_rate = function == RangeFunction::Rate;
+    let factors = if is_rate { &reaches.rate_factors } else { &reaches.factors };
+    if reaches.slide(series.values, counter, factors, out) {
+        return;
+    }
     let first = reaches.changes(series.values, out);
     if counter {
         reaches.correct(series.values, out);
     }
-    let is_rate = function == RangeFunction::Rate;
     kernels::stretch(Stretch {
-        factors: if is_rate { &reaches.rate_factors } else { &reaches.factors },
+        factors,
         first: &first,
         sampled: &reaches.sampled,
         to_start: &reaches.to_start,
