@@ -7,6 +7,7 @@
 
 mod columns;
 mod find;
+mod gather;
 mod labels;
 pub mod log_reader;
 pub mod merge;
@@ -20,24 +21,24 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
-use smallvec::smallvec;
 
 use super::delete::visible;
 use super::log::file::LogFile;
 use super::registry::{Registry, SeriesRef};
 use super::select::{
-    BLOCK_SERIES_MAX, BlockSource, Column, ColumnBlock, Pairs, QueryError, Run, SelectHints,
-    Selection, SeriesColumns,
+    BLOCK_SERIES_MAX, BlockSource, ColumnBlock, Pairs, QueryError, SelectHints, Selection,
+    SeriesColumns,
 };
 use super::store::Store;
 use super::version::{OpenSegment, Version};
 use crate::model::labels::Labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::TimeRange;
-use columns::{LogColumns, LogView, Piece, Places};
+use columns::{LogColumns, LogView, Places};
 use find::{HeadSeries, find};
-use merge::{Parts, Sharing, Times};
-use segment_reader::TimestampColumns;
+use gather::{Gathering, Joined, Joining};
+use merge::{Parts, Sharing};
+use segment_reader::{Allocations, Sealed, SealedReader, TimestampColumns};
 use selections::{Found, Key, Selections};
 
 /// Columns of log files that are kept for later queries.
@@ -125,6 +126,8 @@ struct Blocks {
     found: Arc<Found>,
     /// Columns of segments.
     sealed: TimestampColumns,
+    joined: Joined,
+    allocations: Allocations,
     columns: Arc<LogColumns>,
     /// What is visible of log files.
     logs: Vec<LogView>,
@@ -210,6 +213,8 @@ impl Store {
             range,
             found,
             sealed: TimestampColumns::default(),
+            joined: Joined::default(),
+            allocations: Allocations::default(),
             columns: Arc::clone(&self.kept.columns),
             logs,
             stride: OnceLock::new(),
@@ -394,37 +399,40 @@ impl Blocks {
 
     fn load(&self, start: usize, end: usize) -> Result<Vec<SeriesColumns>, QueryError> {
         let mut all: Vec<Gathering> = (start..end).map(|_| Gathering::Nothing).collect();
-        for (at, target) in (start..end).zip(&mut all) {
-            self.load_sealed(self.found.located().segments(at), target)?;
+        let segments = &self.snapshot.version.segments;
+        let (columns, allocations) = (&self.sealed, &self.allocations);
+        let mut reader = SealedReader::new(columns, allocations, segments, self.range);
+        for (number, target) in all.iter_mut().enumerate() {
+            let places = self.found.located().segments(start + number);
+            if reader.read(number, places)? == Sealed::Piecemeal {
+                self.load_piecemeal(places, target.parts())?;
+            }
+        }
+        for (number, piece) in reader.finish() {
+            all[number].push(piece);
         }
         for view in &self.logs {
             self.load_log(view, start..end, &mut all)?;
         }
         self.snapshot.check_whole(self.range)?;
+        let mut joining = Joining::new(&self.joined);
+        for own in &mut all {
+            own.join(&mut joining);
+        }
         let mut sharing = Sharing::default();
         // What is merged shares the timestamps of what is not.
         if all.iter().any(|own| matches!(own, Gathering::Several(_))) {
             for own in &mut all {
-                if let Gathering::One(Piece { times, .. }) = own {
-                    *times = sharing.share_slice(times);
-                }
+                own.share(&mut sharing);
             }
         }
         Ok(all.into_iter().map(|own| own.finish(&mut sharing)).collect())
     }
 
-    fn load_sealed(&self, places: &[(u32, u32)], target: &mut Gathering) -> Result<(), QueryError> {
+    fn load_piecemeal(&self, places: &[(u32, u32)], parts: &mut Parts) -> Result<(), QueryError> {
         for (segment, ordinal) in places {
             let own = &self.snapshot.version.segments[*segment as usize];
-            if own.hidden.is_empty() {
-                let piece = self.sealed.piece(*segment, &own.segment, *ordinal, self.range)?;
-                if let Some(piece) = piece {
-                    target.push(piece);
-                    continue;
-                }
-            }
             for range in own.visible(self.range, *ordinal) {
-                let parts = target.parts();
                 self.sealed.read(*segment, &own.segment, *ordinal, range, parts)?;
             }
         }
@@ -465,49 +473,5 @@ impl Blocks {
             }
         }
         Ok(())
-    }
-}
-
-/// Samples of one series while they are put together, in order of acceptance.
-enum Gathering {
-    Nothing,
-    /// As they are.
-    One(Piece),
-    /// To be merged.
-    Several(Parts),
-}
-
-impl Gathering {
-    fn push(&mut self, piece: Piece) {
-        if let Self::Nothing = self {
-            *self = Self::One(piece);
-        } else {
-            self.parts().push(Times::Shared(piece.times), piece.values.to_vec());
-        }
-    }
-
-    fn parts(&mut self) -> &mut Parts {
-        if !matches!(self, Self::Several(_)) {
-            let before = std::mem::replace(self, Self::Several(Parts::default()));
-            if let (Self::One(piece), Self::Several(parts)) = (before, &mut *self) {
-                parts.push(Times::Shared(piece.times), piece.values.to_vec());
-            }
-        }
-        match self {
-            Self::Several(parts) => parts,
-            Self::Nothing | Self::One(_) => unreachable!("replaced above"),
-        }
-    }
-
-    fn finish(self, sharing: &mut Sharing) -> SeriesColumns {
-        match self {
-            Self::Nothing => SeriesColumns::default(),
-            Self::One(Piece { times, values, stale }) => {
-                let values = Column::Floats(values);
-                let run = Run { timestamps_ms: times, values, starts_ms: None, stale };
-                SeriesColumns { runs: smallvec![run] }
-            }
-            Self::Several(parts) => parts.finish(sharing),
-        }
     }
 }

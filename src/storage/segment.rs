@@ -14,7 +14,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use reader::{ChunkKind, ChunkRef, Damage, Segment};
+pub use reader::{ChunkKind, ChunkRef, Chunks, Damage, Segment};
 pub use writer::{Rows, SegmentWriter, SeriesIdentity};
 
 /// The reason that a segment of another format version is refused with: it was written by another

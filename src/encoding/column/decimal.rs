@@ -369,7 +369,7 @@ pub(super) fn decode(
     let finish = conversion.finish();
     match form {
         Form::Packed => {
-            let mut unpacker = Unpacker::new(kernels);
+            let unpacker = Unpacker::new(kernels);
             let next = |len, out: &mut _| unpacker.block(&mut input, len, out);
             decode_integers(mode, next, kernels, sums, scale, finish, rest)?;
         }

@@ -30,18 +30,19 @@ pub(super) fn packed_bytes(block: &[i64]) -> usize {
 /// Reads blocks of integers.
 pub(super) struct Unpacker {
     kernels: Kernels,
-    /// The end of a chunk with room behind it.
-    padded: [u8; BLOCK * 8 + SLACK_BYTES],
 }
+
+/// Blocks up to this width take less room where they stand alone.
+const NARROW_MAX: usize = 16;
 
 impl Unpacker {
     pub(super) fn new(kernels: Kernels) -> Self {
-        Self { kernels, padded: [0; BLOCK * 8 + SLACK_BYTES] }
+        Self { kernels }
     }
 
     /// Reads the next `len` integers, at most a block; what stands behind them is anything.
     pub(super) fn block(
-        &mut self,
+        &self,
         input: &mut Cursor<'_>,
         len: usize,
         out: &mut [i64; BLOCK],
@@ -56,11 +57,19 @@ impl Unpacker {
         let start = input.at;
         let packed = input.take((len * width as usize).div_ceil(8))?;
         let needed = BLOCK / 8 * width as usize + SLACK_BYTES;
+        // The end of a chunk with room behind it.
+        let (mut narrow, mut wide);
         let bytes = match input.bytes.get(start..start + needed) {
             Some(bytes) => bytes,
+            None if width as usize <= NARROW_MAX => {
+                narrow = [0; BLOCK / 8 * NARROW_MAX + SLACK_BYTES];
+                narrow[..packed.len()].copy_from_slice(packed);
+                &narrow[..]
+            }
             None => {
-                self.padded[..packed.len()].copy_from_slice(packed);
-                &self.padded
+                wide = [0; BLOCK * 8 + SLACK_BYTES];
+                wide[..packed.len()].copy_from_slice(packed);
+                &wide[..]
             }
         };
         self.kernels.unpack(bytes, width, base, out);
@@ -77,7 +86,7 @@ impl Unpacker {
 
     /// Fills the slice.
     pub(super) fn integers(
-        &mut self,
+        &self,
         input: &mut Cursor<'_>,
         out: &mut [i64],
     ) -> Result<(), ColumnError> {

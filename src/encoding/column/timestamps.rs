@@ -58,7 +58,7 @@ fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), ColumnEr
     let start = out.len();
     let tag = input.byte()?;
     let first = input.signed()?;
-    let mut unpacker = Unpacker::new(Kernels::detect());
+    let unpacker = Unpacker::new(Kernels::detect());
     match tag {
         TAG_REGULAR => {
             let step = input.signed()?;

@@ -1,27 +1,60 @@
 //! Samples of series from segments.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::columns::Piece;
 use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
 use crate::storage::segment::{ChunkKind, ChunkRef, Segment, TimestampsId};
 use crate::storage::select::{QueryError, Slice};
+use crate::storage::version::OpenSegment;
 
 /// Rows of decoded timestamp columns that are kept: each is asked for by every series of a group.
 const KEPT_ROWS_MAX: usize = 1 << 20;
 
-/// Part of a timestamp column: position of the segment, column, first row, row after the last.
-type Cut = (u32, TimestampsId, usize, usize);
+/// Neighbouring rows of a timestamp column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Rows {
+    /// Position of the segment.
+    segment: u32,
+    column: TimestampsId,
+    first: u64,
+    end: u64,
+}
+
+/// What several series have of several columns, one after the other.
+type Sequence = SmallVec<[Rows; 4]>;
+
+/// The timestamps of a sequence that lie in the range of the query.
+#[derive(Clone)]
+struct Shown {
+    times: Arc<[i64]>,
+    /// Rows before those.
+    skipped: usize,
+    /// Rows of the sequence.
+    all: usize,
+}
 
 #[derive(Default)]
 struct Columns {
     by_id: HashMap<(u32, TimestampsId), Arc<[i64]>, foldhash::fast::RandomState>,
-    cuts: HashMap<Cut, Arc<[i64]>, foldhash::fast::RandomState>,
+    by_sequence: HashMap<Sequence, Shown, foldhash::fast::RandomState>,
     row_count: usize,
+}
+
+impl Columns {
+    /// Makes room for more rows.
+    fn count(&mut self, rows: usize) {
+        if KEPT_ROWS_MAX < self.row_count + rows {
+            *self = Self::default();
+        }
+        self.row_count += rows;
+    }
 }
 
 /// Timestamp columns of one query, by position of the segment.
@@ -40,64 +73,9 @@ impl TimestampColumns {
         }
         let column = segment.decode_timestamps(id)?;
         let mut kept = self.0.lock();
-        if kept.row_count + column.len() > KEPT_ROWS_MAX {
-            *kept = Columns::default();
-        }
-        kept.row_count += column.len();
+        kept.count(column.len());
         kept.by_id.insert((position, id), Arc::clone(&column));
         Ok(column)
-    }
-
-    /// Some rows of a column; the same slice for all that ask.
-    fn cut(&self, key: Cut, whole: &[i64]) -> Arc<[i64]> {
-        let mut kept = self.0.lock();
-        if let Some(cut) = kept.cuts.get(&key) {
-            return Arc::clone(cut);
-        }
-        let cut: Arc<[i64]> = whole[key.2..key.3].into();
-        if kept.row_count + cut.len() > KEPT_ROWS_MAX {
-            *kept = Columns::default();
-        }
-        kept.row_count += cut.len();
-        kept.cuts.insert(key, Arc::clone(&cut));
-        cut
-    }
-
-    /// The samples of a series that lie in the range, when they are floats of one chunk without
-    /// start timestamps.
-    pub fn piece(
-        &self,
-        position: u32,
-        segment: &Segment,
-        ordinal: u32,
-        range: TimeRange,
-    ) -> Result<Option<Piece>, QueryError> {
-        let chunks = segment.chunks(ordinal, range)?;
-        let [chunk] = chunks.as_slice() else { return Ok(None) };
-        if chunk.kind != ChunkKind::Floats || segment.has_starts(chunk)? {
-            return Ok(None);
-        }
-        let whole = self.get(position, segment, chunk.timestamps)?;
-        let times = segment.chunk_timestamps(chunk, &whole)?;
-        let mut rows = 0..times.len();
-        let mut shown = Arc::clone(&times);
-        if !range.contains(chunk.first_ms) || !range.contains(chunk.last_ms) {
-            let start = times.partition_point(|ms| *ms < range.min_ms);
-            let end = times.partition_point(|ms| *ms <= range.max_ms);
-            if start == end {
-                return Ok(None);
-            }
-            rows = start..end;
-            shown = if Arc::ptr_eq(&times, &whole) {
-                self.cut((position, chunk.timestamps, start, end), &whole)
-            } else {
-                times[start..end].into()
-            };
-        }
-        let mut values = vec![0.0; chunk.count as usize];
-        segment.decode_values_into(chunk, &mut values)?;
-        let values = Slice::new(Arc::new(values), rows);
-        Ok(Some(Piece { times: shown, values, stale: None }))
     }
 
     /// Adds the samples of a series that lie in the range.
@@ -141,5 +119,210 @@ impl TimestampColumns {
         let starts = starts.map(|starts| starts[start..end].into());
         parts.push_started(Times::Own(times[start..end].to_vec()), values, starts);
         Ok(())
+    }
+}
+
+/// Values that lie in one allocation, unless one series has more.
+const SHARED_VALUES_MAX: usize = 1 << 18;
+/// Allocations that are kept until nobody uses them any more.
+const ALLOCATIONS_MAX: usize = 8;
+
+/// Allocations of values that a query uses again and again.
+#[derive(Default)]
+pub struct Allocations(Mutex<Vec<Arc<Vec<f64>>>>);
+
+impl Allocations {
+    /// One that nobody uses any more, or none; with anything in it.
+    fn take(&self) -> Vec<f64> {
+        let mut all = self.0.lock();
+        let unused = all.iter().position(|own| Arc::strong_count(own) == 1);
+        let unused = unused.map(|at| all.swap_remove(at));
+        unused.and_then(|own| Arc::try_unwrap(own).ok()).unwrap_or_default()
+    }
+
+    /// Shares one, and takes it back when it is not used any more.
+    fn share(&self, values: Vec<f64>) -> Arc<Vec<f64>> {
+        let shared = Arc::new(values);
+        let mut all = self.0.lock();
+        if all.len() < ALLOCATIONS_MAX && shared.len() <= SHARED_VALUES_MAX {
+            all.push(Arc::clone(&shared));
+        }
+        shared
+    }
+}
+
+/// What [`SealedReader::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// Nothing, or samples that [`SealedReader::finish`] gives.
+    Read,
+    /// They have to be read chunk by chunk and merged.
+    Piecemeal,
+}
+
+/// Reads series one after the other, which mostly have the same timestamps.
+pub struct SealedReader<'r> {
+    columns: &'r TimestampColumns,
+    allocations: &'r Allocations,
+    segments: &'r [Arc<OpenSegment>],
+    /// The same for all readers of these columns.
+    range: TimeRange,
+    /// Of the series that is read.
+    chunks: Vec<ChunkRef>,
+    /// Of each of them.
+    rows: Sequence,
+    last: Option<(Sequence, Shown)>,
+    /// Of the series since the last allocation was full.
+    values: Vec<f64>,
+    used: usize,
+    waiting: Vec<(usize, Arc<[i64]>, Range<usize>)>,
+    pieces: Vec<(usize, Piece)>,
+}
+
+impl<'r> SealedReader<'r> {
+    /// Of the segments of a version.
+    pub fn new(
+        columns: &'r TimestampColumns,
+        allocations: &'r Allocations,
+        segments: &'r [Arc<OpenSegment>],
+        range: TimeRange,
+    ) -> Self {
+        Self {
+            columns,
+            allocations,
+            segments,
+            range,
+            chunks: Vec::new(),
+            rows: Sequence::new(),
+            last: None,
+            values: Vec::new(),
+            used: 0,
+            waiting: Vec::new(),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// Reads the samples of a series (positions of segments and ordinals in them) within the range,
+    /// when they are floats without start timestamps, of which nothing is hidden, in chunks that
+    /// follow each other.
+    pub fn read(&mut self, number: usize, places: &[(u32, u32)]) -> Result<Sealed, QueryError> {
+        if !self.find_chunks(places)? {
+            return Ok(Sealed::Piecemeal);
+        }
+        if self.chunks.is_empty() {
+            return Ok(Sealed::Read);
+        }
+        let Some(shown) = self.shown()? else { return Ok(Sealed::Piecemeal) };
+        if shown.times.is_empty() {
+            return Ok(Sealed::Read);
+        }
+        if 0 < self.used && SHARED_VALUES_MAX < self.used + shown.all {
+            self.share();
+        }
+        let start = self.used;
+        let end = start + shown.all;
+        if self.values.is_empty() {
+            self.values = self.allocations.take();
+        }
+        if self.values.len() < end {
+            self.values.resize(end, 0.0);
+        }
+        let mut rest = &mut self.values[start..end];
+        for (rows, chunk) in self.rows.iter().zip(&self.chunks) {
+            let (own, behind) = rest.split_at_mut(chunk.count as usize);
+            let segment = &self.segments[rows.segment as usize].segment;
+            segment.decode_values_into(chunk, own)?;
+            rest = behind;
+        }
+        self.used = end;
+        let first = start + shown.skipped;
+        let rows = first..first + shown.times.len();
+        self.waiting.push((number, shown.times, rows));
+        Ok(Sealed::Read)
+    }
+
+    /// The samples of all series that have any, with their numbers.
+    pub fn finish(mut self) -> Vec<(usize, Piece)> {
+        self.share();
+        self.pieces
+    }
+
+    fn share(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        self.used = 0;
+        if values.is_empty() {
+            return;
+        }
+        let values = self.allocations.share(values);
+        let piece = |(number, times, rows)| {
+            (number, Piece { times, values: Slice::new(values.clone(), rows), stale: None })
+        };
+        self.pieces.extend(self.waiting.drain(..).map(piece));
+    }
+
+    /// Finds the chunks that overlap the range; whether they are such as [`Self::read`] joins.
+    fn find_chunks(&mut self, places: &[(u32, u32)]) -> Result<bool, QueryError> {
+        self.chunks.clear();
+        self.rows.clear();
+        for (position, ordinal) in places {
+            let own = &self.segments[*position as usize];
+            if !own.hidden.is_empty() {
+                return Ok(false);
+            }
+            let known = self.chunks.len();
+            own.segment.each_chunk(*ordinal, self.range, |chunk| self.chunks.push(chunk))?;
+            for chunk in &self.chunks[known..] {
+                let Some(rows) = chunk.rows() else { return Ok(false) };
+                if chunk.kind != ChunkKind::Floats || own.segment.has_starts(chunk)? {
+                    return Ok(false);
+                }
+                let (column, first, end) = (chunk.timestamps, rows.start, rows.end);
+                self.rows.push(Rows { segment: *position, column, first, end });
+            }
+        }
+        Ok(self.chunks.is_sorted_by(|before, after| before.last_ms < after.first_ms))
+    }
+
+    /// The timestamps of the chunks; `None`: they do not ascend.
+    fn shown(&mut self) -> Result<Option<Shown>, QueryError> {
+        if let Some((rows, shown)) = &self.last
+            && *rows == self.rows
+        {
+            return Ok(Some(shown.clone()));
+        }
+        let known = self.columns.0.lock().by_sequence.get(&self.rows).cloned();
+        let shown = match known {
+            Some(known) => known,
+            None => {
+                let Some(shown) = self.join()? else { return Ok(None) };
+                let mut kept = self.columns.0.lock();
+                kept.count(shown.times.len());
+                kept.by_sequence.insert(self.rows.clone(), shown.clone());
+                shown
+            }
+        };
+        self.last = Some((self.rows.clone(), shown.clone()));
+        Ok(Some(shown))
+    }
+
+    fn join(&self) -> Result<Option<Shown>, QueryError> {
+        let mut slices: SmallVec<[Arc<[i64]>; 4]> = SmallVec::new();
+        for (rows, chunk) in self.rows.iter().zip(&self.chunks) {
+            let segment = &self.segments[rows.segment as usize].segment;
+            let whole = self.columns.get(rows.segment, segment, chunk.timestamps)?;
+            slices.push(segment.chunk_timestamps(chunk, &whole)?);
+        }
+        let times: Arc<[i64]> = match slices.as_slice() {
+            [alone] => Arc::clone(alone),
+            all => all.iter().flat_map(|slice| slice.iter().copied()).collect(),
+        };
+        if !times.is_sorted_by(|a, b| a < b) {
+            return Ok(None);
+        }
+        let all = times.len();
+        let start = times.partition_point(|ms| *ms < self.range.min_ms);
+        let end = times.partition_point(|ms| *ms <= self.range.max_ms).max(start);
+        let times = if end - start == all { times } else { times[start..end].into() };
+        Ok(Some(Shown { times, skipped: start, all }))
     }
 }

@@ -4,11 +4,13 @@
 //! something in it is read. What passes the checksums is still taken as bytes from outside: every
 //! position is checked before it is used.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use super::format::{
     ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, INFO_COUNT, InfoField,
@@ -91,6 +93,9 @@ pub struct ChunkRef {
     part: Option<Part>,
 }
 
+/// Chunks of one series; mostly one.
+pub type Chunks = SmallVec<[ChunkRef; 1]>;
+
 /// Rows of the timestamp column that a chunk has, when it has not all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
@@ -112,6 +117,13 @@ impl ChunkRef {
         // A column takes at least two bytes, however many rows it has.
         let cells = rows.saturating_mul(self.length / 2).min(CELLS_MAX as u64);
         (self.kind == ChunkKind::Histograms).then_some(cells + rows * OWN_CELLS)
+    }
+
+    /// The rows of the timestamp column that it has, when they are neighbours.
+    pub fn rows(&self) -> Option<Range<u64>> {
+        let rows =
+            self.part.map_or(0..u64::from(self.count), |part| part.first_row..part.last_row + 1);
+        (rows.end - rows.start == u64::from(self.count)).then_some(rows)
     }
 
     /// Bytes of the bitmap of rows before the values.
@@ -384,18 +396,30 @@ impl Segment {
     }
 
     /// Chunks of a series that overlap the range, in the order they were written.
-    pub fn chunks(&self, ordinal: u32, range: TimeRange) -> Result<Vec<ChunkRef>> {
+    pub fn chunks(&self, ordinal: u32, range: TimeRange) -> Result<Chunks> {
+        let mut found = Chunks::new();
+        self.each_chunk(ordinal, range, |chunk| found.push(chunk))?;
+        Ok(found)
+    }
+
+    /// The same one by one.
+    #[inline]
+    pub fn each_chunk(
+        &self,
+        ordinal: u32,
+        range: TimeRange,
+        mut take: impl FnMut(ChunkRef),
+    ) -> Result<()> {
         let at = u64::from(ordinal);
         let (start, end) = self.span(Section::SeriesChunks, at)?;
         let (start, end) = (start.saturating_add(at), end.saturating_add(at + 1));
-        let mut found = Vec::new();
         for index in start..end {
             let chunk = self.chunk(index)?;
             if range.overlaps(TimeRange { min_ms: chunk.first_ms, max_ms: chunk.last_ms }) {
-                found.push(chunk);
+                take(chunk);
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Whether any chunk has native histograms.
@@ -483,6 +507,9 @@ impl Segment {
 
     fn find_starts(&self, chunk: &ChunkRef) -> Result<Option<u64>> {
         let all = (0, self.count(Section::StartsChunk));
+        if all.1 == 0 {
+            return Ok(None);
+        }
         self.find_integer(Section::StartsChunk, all, chunk.index)
     }
 
@@ -561,12 +588,16 @@ impl Segment {
         let offset = self.get(Section::ChunkOffset, index)?;
         let length = self.get(Section::ChunkLength, index)?;
         let (first_ms, last_ms, count) = self.timestamps_summary(timestamps)?;
-        let is_histograms = self.has_integer(Section::HistogramChunks, index)?;
+        let is_histograms =
+            self.has_histograms() && self.has_integer(Section::HistogramChunks, index)?;
         let kind = if is_histograms { ChunkKind::Histograms } else { ChunkKind::Floats };
         let part = None;
         let whole =
             ChunkRef { timestamps, first_ms, last_ms, count, kind, index, offset, length, part };
         let parts = self.count(Section::PartialChunk);
+        if parts == 0 {
+            return Ok(whole);
+        }
         let at = self.partition_point(Section::PartialChunk, (0, parts), index)?;
         if at == parts || self.get(Section::PartialChunk, at)? != index {
             return Ok(whole);
@@ -696,12 +727,38 @@ impl Segment {
     }
 
     /// One integer of a section.
+    #[inline]
     fn get(&self, section: Section, index: u64) -> Result<u64> {
         let entry = self.sections[section as usize];
+        if index < entry.count
+            && let Some(found) = self.checked_word(entry, index * u64::from(entry.width_bits))
+        {
+            return Ok(found);
+        }
+        self.get_slowly(entry, index)
+    }
+
+    #[cold]
+    fn get_slowly(&self, entry: Entry, index: u64) -> Result<u64> {
         if entry.count <= index {
             return Err(self.corrupt(entry.offset, "reference beyond the end of a section"));
         }
         self.word(entry, index * u64::from(entry.width_bits), entry.width_bits)
+    }
+
+    /// An integer of a section from this bit on, if it is in a page that was found right.
+    #[inline]
+    fn checked_word(&self, entry: Entry, bit: u64) -> Option<u64> {
+        let start = usize::try_from(entry.offset + bit / 8).ok()?;
+        let (page, shift) = (start / PAGE_BYTES, (bit % 8) as u32);
+        let is_checked =
+            self.checked.get(page / 64)?.load(Ordering::Relaxed) >> (page % 64) & 1 == 1;
+        let within = page == (start + 7) / PAGE_BYTES && shift + entry.width_bits <= u64::BITS;
+        if !is_checked || !within {
+            return None;
+        }
+        let word = self.map.get(start..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*word) >> shift & !u64::MAX.unbounded_shl(entry.width_bits))
     }
 
     /// Some bits of a section of bits.

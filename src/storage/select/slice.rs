@@ -19,6 +19,22 @@ impl<T> Slice<T> {
         Self { owner, start: range.start as u32, end: range.end as u32 }
     }
 
+    /// The values alone: not copied when nobody else holds them.
+    pub fn into_vec(self) -> Vec<T>
+    where
+        T: Copy,
+    {
+        let (start, end) = (self.start as usize, self.end as usize);
+        match Arc::try_unwrap(self.owner) {
+            Ok(mut own) => {
+                own.truncate(end);
+                own.drain(..start);
+                own
+            }
+            Err(shared) => shared[start..end].to_vec(),
+        }
+    }
+
     /// A part of this. Panics when it is beyond the end.
     pub fn part(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len(), "a part of the values");
@@ -33,6 +49,12 @@ impl<T> Deref for Slice<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         &self.owner[self.start as usize..self.end as usize]
+    }
+}
+
+impl<T> Default for Slice<T> {
+    fn default() -> Self {
+        Vec::new().into()
     }
 }
 
@@ -61,5 +83,8 @@ mod tests {
         assert_eq!(*part.part(1..3), [3, 4]);
         assert!(part.part(6..6).is_empty());
         assert!(Arc::ptr_eq(&all.owner, &part.owner));
+        assert_eq!(part.part(1..3).into_vec(), [3, 4]);
+        drop((all, part.clone()));
+        assert_eq!(part.into_vec(), [2, 3, 4, 5, 6, 7]);
     }
 }
