@@ -25,6 +25,16 @@ pub const UNKNOWN_VERSION: &str = "unknown version of segments";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimestampsId(u32);
 
+impl TimestampsId {
+    /// Position in the segment.
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// First and last timestamp of a column, and its rows.
+pub type TimestampsSummary = (i64, i64, u32);
+
 /// The commits a segment's samples come from; inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceRange {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::columns::Piece;
 use super::merge::{Parts, Times, Values};
 use crate::model::sample::TimeRange;
-use crate::storage::segment::{ChunkKind, ChunkRef, Segment, TimestampsId};
+use crate::storage::segment::{ChunkKind, ChunkRef, Segment, TimestampsId, TimestampsSummary};
 use crate::storage::select::{QueryError, Slice};
 use crate::storage::version::OpenSegment;
 
@@ -122,6 +122,35 @@ impl TimestampColumns {
     }
 }
 
+/// So many summaries of timestamp columns are remembered.
+const SUMMARIES: usize = 16;
+
+/// What was known of timestamp columns, by position of the segment: the series of a group have the
+/// same ones.
+#[derive(Default)]
+struct Summaries([Option<(u32, TimestampsId, TimestampsSummary)>; SUMMARIES]);
+
+impl Summaries {
+    #[inline]
+    fn get(
+        &mut self,
+        position: u32,
+        segment: &Segment,
+        id: TimestampsId,
+    ) -> Result<TimestampsSummary, QueryError> {
+        let at = position.wrapping_mul(5).wrapping_add(id.index());
+        let slot = &mut self.0[at as usize % SUMMARIES];
+        match *slot {
+            Some((known, column, summary)) if (known, column) == (position, id) => Ok(summary),
+            _ => {
+                let summary = segment.timestamps_summary(id)?;
+                *slot = Some((position, id, summary));
+                Ok(summary)
+            }
+        }
+    }
+}
+
 /// Values that lie in one allocation, unless one series has more.
 const SHARED_VALUES_MAX: usize = 1 << 18;
 /// Allocations that are kept until nobody uses them any more.
@@ -167,6 +196,7 @@ pub struct SealedReader<'r> {
     segments: &'r [Arc<OpenSegment>],
     /// The same for all readers of these columns.
     range: TimeRange,
+    summaries: Summaries,
     /// Of the series that is read.
     chunks: Vec<ChunkRef>,
     /// Of each of them.
@@ -192,6 +222,7 @@ impl<'r> SealedReader<'r> {
             allocations,
             segments,
             range,
+            summaries: Summaries::default(),
             chunks: Vec::new(),
             rows: Sequence::new(),
             last: None,
@@ -270,7 +301,9 @@ impl<'r> SealedReader<'r> {
                 return Ok(false);
             }
             let known = self.chunks.len();
-            own.segment.each_chunk(*ordinal, self.range, |chunk| self.chunks.push(chunk))?;
+            let summary = |id| self.summaries.get(*position, &own.segment, id);
+            let take = |chunk| self.chunks.push(chunk);
+            own.segment.each_chunk(*ordinal, self.range, summary, take)?;
             for chunk in &self.chunks[known..] {
                 let Some(rows) = chunk.rows() else { return Ok(false) };
                 if chunk.kind != ChunkKind::Floats || own.segment.has_starts(chunk)? {

@@ -16,7 +16,7 @@ use super::format::{
     ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, INFO_COUNT, InfoField,
     PAGE_BYTES, SECTION_COUNT, SECTIONS, Section, VERSION, add_postings, word,
 };
-use super::{SegmentInfo, SequenceRange, TimestampsId, UNKNOWN_VERSION};
+use super::{SegmentInfo, SequenceRange, TimestampsId, TimestampsSummary, UNKNOWN_VERSION};
 use crate::base::disk::{Disk, Map};
 use crate::encoding::column::histogram::{CELLS_MAX, decode_histograms};
 use crate::encoding::column::{
@@ -398,23 +398,25 @@ impl Segment {
     /// Chunks of a series that overlap the range, in the order they were written.
     pub fn chunks(&self, ordinal: u32, range: TimeRange) -> Result<Chunks> {
         let mut found = Chunks::new();
-        self.each_chunk(ordinal, range, |chunk| found.push(chunk))?;
+        let summary = |id| self.timestamps_summary(id);
+        self.each_chunk(ordinal, range, summary, |chunk| found.push(chunk))?;
         Ok(found)
     }
 
-    /// The same one by one.
+    /// The same one by one. `summary` is [`Segment::timestamps_summary`], or remembers what that told.
     #[inline]
     pub fn each_chunk(
         &self,
         ordinal: u32,
         range: TimeRange,
+        mut summary: impl FnMut(TimestampsId) -> Result<TimestampsSummary>,
         mut take: impl FnMut(ChunkRef),
     ) -> Result<()> {
         let at = u64::from(ordinal);
         let (start, end) = self.span(Section::SeriesChunks, at)?;
         let (start, end) = (start.saturating_add(at), end.saturating_add(at + 1));
         for index in start..end {
-            let chunk = self.chunk(index)?;
+            let chunk = self.chunk(index, &mut summary)?;
             if range.overlaps(TimeRange { min_ms: chunk.first_ms, max_ms: chunk.last_ms }) {
                 take(chunk);
             }
@@ -583,11 +585,16 @@ impl Segment {
         Ok(())
     }
 
-    fn chunk(&self, index: u64) -> Result<ChunkRef> {
+    #[inline]
+    fn chunk(
+        &self,
+        index: u64,
+        mut summary: impl FnMut(TimestampsId) -> Result<TimestampsSummary>,
+    ) -> Result<ChunkRef> {
         let timestamps = TimestampsId(self.get(Section::ChunkTimestamps, index)? as u32);
         let offset = self.get(Section::ChunkOffset, index)?;
         let length = self.get(Section::ChunkLength, index)?;
-        let (first_ms, last_ms, count) = self.timestamps_summary(timestamps)?;
+        let (first_ms, last_ms, count) = summary(timestamps)?;
         let is_histograms =
             self.has_histograms() && self.has_integer(Section::HistogramChunks, index)?;
         let kind = if is_histograms { ChunkKind::Histograms } else { ChunkKind::Floats };
@@ -621,7 +628,7 @@ impl Segment {
     }
 
     /// First and last timestamp of a column and its rows.
-    fn timestamps_summary(&self, id: TimestampsId) -> Result<(i64, i64, u32)> {
+    pub fn timestamps_summary(&self, id: TimestampsId) -> Result<TimestampsSummary> {
         let at = u64::from(id.0);
         let first = self.get(Section::TimestampsFirst, at)?;
         let first_ms = self.base_ms.wrapping_add_unsigned(first);
