@@ -148,16 +148,18 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
+/// The canonical form of a label set.
+#[cfg(test)]
+pub fn canonical(labels: &Labels) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_canonical(SeriesKey::Labels(labels), &mut out);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn canonical(labels: &Labels) -> Vec<u8> {
-        let mut out = Vec::new();
-        push_canonical(SeriesKey::Labels(labels), &mut out);
-        out
-    }
 
     #[test]
     fn the_hash_depends_on_key_and_every_label() {

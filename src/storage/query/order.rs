@@ -155,8 +155,7 @@ mod tests {
 
     use super::*;
     use crate::model::labels::Labels;
-    use crate::storage::append::SeriesKey;
-    use crate::storage::fingerprint::push_canonical;
+    use crate::storage::fingerprint::canonical;
     use crate::storage::registry::sets::LabelSets;
 
     proptest! {
@@ -169,11 +168,6 @@ mod tests {
             ),
         ) {
             let sets: Vec<Labels> = sets.iter().map(Labels::from_pairs).collect();
-            let canonical = |labels: &Labels| {
-                let mut out = Vec::new();
-                push_canonical(SeriesKey::Labels(labels), &mut out);
-                out
-            };
             let all: Vec<Vec<u8>> = sets.iter().map(canonical).collect();
             let numbered = (0..).zip(&all).map(|(at, own)| (own.as_slice(), at)).collect();
             let found: Vec<u32> = sort(numbered).into_iter().map(|(_, at)| at).collect();

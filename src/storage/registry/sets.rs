@@ -356,14 +356,7 @@ mod tests {
 
     use super::*;
     use crate::model::labels::Labels;
-    use crate::storage::append::SeriesKey;
-    use crate::storage::fingerprint::push_canonical;
-
-    fn canonical(labels: &Labels) -> Vec<u8> {
-        let mut out = Vec::new();
-        push_canonical(SeriesKey::Labels(labels), &mut out);
-        out
-    }
+    use crate::storage::fingerprint::canonical;
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
